@@ -1,0 +1,29 @@
+// The one place where gRPC channels are made.
+#ifndef CARAVAN_COMMON_GRPC_CHANNEL_H_
+#define CARAVAN_COMMON_GRPC_CHANNEL_H_
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/grpc/server.h"
+
+namespace caravan {
+
+struct ChannelOptions {
+  TlsOptions tls;
+  int max_message_bytes = 64 << 20;
+};
+
+// A channel to HOST:PORT (or a DNS name with several addresses) that pings
+// idle connections also without data, reconnects with backoff of 100 ms to
+// 2 s, and shares no connection with other channels. Fails only on unreadable
+// TLS files.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
+    const std::string& address, const ChannelOptions& options);
+
+}  // namespace caravan
+
+#endif  // CARAVAN_COMMON_GRPC_CHANNEL_H_

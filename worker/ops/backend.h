@@ -1,0 +1,86 @@
+// A backend computes the phases of ops.h on one device. Arguments are checked
+// by ops/check before they come here; kernels assume them.
+#ifndef CARAVAN_WORKER_OPS_BACKEND_H_
+#define CARAVAN_WORKER_OPS_BACKEND_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/ops/ops.h"
+#include "worker/tensor/view.h"
+
+namespace caravan::worker {
+
+// What a packed matrix is for; decides segments and layout.
+enum class PackKind {
+  kEmbedding,      // rows are looked up
+  kQkv,            // parts q, k, v; K in one segment
+  kHeadSegments,   // attention output: K in 8 segments on borders of `unit`
+  kGateUp,         // parts gate, up; K in one segment
+  kGroupSegments,  // down projection: K in 8 segments on borders of `unit`
+  kHead,           // output head; K in one segment
+};
+
+struct PackSpec {
+  PackKind kind = PackKind::kQkv;
+  int64_t unit = 32;  // of segments: head size, or 32
+};
+
+struct KvSpec {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t block_count = 0;
+};
+
+// Types of a class of numerics beside the weights'.
+struct NumericsOptions {
+  DType activations = DType::kFp32;
+  DType kv = DType::kFp32;
+};
+
+// Phases run to completion before they return (a device may return earlier and
+// order them by a stream; Sample then waits). Not thread-safe: one caller at a
+// time. Fallible where a device can fail; a failure is sticky.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Such as "cpu-avx512/w:bf16/a:fp32/kv:fp32/v1"; `weights` is the type of
+  // the matrices.
+  virtual std::string NumericsClass(DType weights) const = 0;
+
+  // Bytes that Pack and AllocateKv will allocate: what `caravan plan` prints.
+  virtual size_t PackedBytes(std::span<const RawMatrix> parts,
+                             const PackSpec& spec) const = 0;
+  virtual size_t KvBytes(const KvSpec& spec) const = 0;
+  // Bytes of the backend's own scratch for steps of up to `max_tokens`.
+  virtual size_t ScratchBytes(int32_t max_tokens, int64_t max_cols) const = 0;
+
+  // Packs parts with equal cols and dtype, rows concatenated in order (kGateUp:
+  // two parts of equal rows, in any interleaving of the backend's choice). The
+  // sources may be dropped afterwards.
+  virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
+      std::span<const RawMatrix> parts, const PackSpec& spec) = 0;
+  virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
+      const KvSpec& spec) = 0;
+
+  virtual absl::Status Embed(const EmbedArgs& args) = 0;
+  virtual absl::Status NormQkvRopeStore(const NormQkvRopeStoreArgs& args) = 0;
+  virtual absl::Status Attend(const AttendArgs& args) = 0;
+  virtual absl::Status ProjectAdd(const ProjectAddArgs& args) = 0;
+  virtual absl::Status NormGateUpSilu(const NormGateUpSiluArgs& args) = 0;
+  virtual absl::Status DownAdd(const DownAddArgs& args) = 0;
+  virtual absl::Status NormHead(const NormHeadArgs& args) = 0;
+  virtual absl::Status Sample(const SampleArgs& args) = 0;
+  virtual absl::Status CopyBlocks(const CopyBlocksArgs& args) = 0;
+};
+
+}  // namespace caravan::worker
+
+#endif  // CARAVAN_WORKER_OPS_BACKEND_H_
