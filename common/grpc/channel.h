@@ -15,6 +15,9 @@ namespace caravan {
 struct ChannelOptions {
   TlsOptions tls;
   int max_message_bytes = 64 << 20;
+  // Calls go round robin over all addresses of a DNS name; otherwise one
+  // address is kept for as long as it answers.
+  bool round_robin = false;
 };
 
 // A channel to HOST:PORT (or a DNS name with several addresses) that pings

@@ -4,12 +4,12 @@
 #ifndef CARAVAN_COMMON_GRPC_SERVER_H_
 #define CARAVAN_COMMON_GRPC_SERVER_H_
 
-#include <grpcpp/impl/codegen/service_type.h>
+#include <grpcpp/impl/service_type.h>
 #include <grpcpp/server.h>
 
-#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
@@ -164,20 +165,26 @@ absl::Status FieldError(std::string_view field, std::string_view limit,
                 {{"field", std::string(field)},
                  {"limit", std::string(limit)},
                  {"value", std::string(value)}});
-  std::string packed;
-  AppendString(field, packed);
-  AppendString(description, packed);
-  status.SetPayload(ToAbsl(kFieldUrl), absl::Cord(packed));
-  return status;
+  return WithFieldViolations(std::move(status),
+                             {{std::string(field), description}});
 }
 
 absl::Status UnsupportedError(std::string_view field, std::string_view advice) {
   absl::Status status = MakeError(Reason::kUnsupportedParameter,
                                   StrCat(field, " is not supported; ", advice),
                                   {{"field", std::string(field)}});
+  return WithFieldViolations(
+      std::move(status),
+      {{std::string(field), StrCat("is not supported; ", advice)}});
+}
+
+absl::Status WithFieldViolations(
+    absl::Status status, const std::vector<FieldViolation>& violations) {
   std::string packed;
-  AppendString(field, packed);
-  AppendString(StrCat("is not supported; ", advice), packed);
+  for (const FieldViolation& violation : violations) {
+    AppendString(violation.field, packed);
+    AppendString(violation.description, packed);
+  }
   status.SetPayload(ToAbsl(kFieldUrl), absl::Cord(packed));
   return status;
 }

@@ -98,6 +98,10 @@ absl::Status FieldError(std::string_view field, std::string_view limit,
 absl::Status UnsupportedError(std::string_view field,
                               std::string_view advice = "leave it out");
 
+// The same status naming the wrong fields.
+absl::Status WithFieldViolations(absl::Status status,
+                                 const std::vector<FieldViolation>& violations);
+
 // The same status with a retry time, rounded up to whole milliseconds.
 absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
 
