@@ -47,8 +47,9 @@ struct HashRootParts {
   uint32_t length_salt = 0;
 };
 
-// Each part is hashed with its length, so that no two lists of parts collide
-// by concatenation.
+// XXH3-128 of "caravan/kv/v1" and the parts in order, each as its length (u32,
+// little-endian) and bytes, then length_salt (u32): no two lists of parts
+// collide by concatenation.
 BlockHash HashRoot(const HashRootParts& parts);
 
 // Hash of (parent, 16 little-endian u32 ids). `ids` has kBlockTokens entries.
