@@ -62,6 +62,10 @@ class Backend {
   // Bytes of the backend's own scratch for steps of up to `max_tokens`.
   virtual size_t ScratchBytes(int32_t max_tokens, int64_t max_cols) const = 0;
 
+  // Whether Embed looks rows up in a matrix packed as kHead too: tied
+  // embeddings then need one copy instead of two.
+  virtual bool CanEmbedFromHead() const { return false; }
+
   // Packs parts with equal cols and dtype, rows concatenated in order (kGateUp:
   // two parts of equal rows, in any interleaving of the backend's choice). The
   // sources may be dropped afterwards.

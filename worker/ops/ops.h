@@ -81,6 +81,7 @@ class PackedMatrix {
 class KvStorage {
  public:
   virtual ~KvStorage() = default;
+  int32_t layers = 0;
   int32_t block_count = 0;
   size_t bytes = 0;  // as allocated
 };
@@ -96,8 +97,9 @@ struct AttentionRow {
 // x[t, :] = table[ids[t], :], widened to fp32.
 struct EmbedArgs {
   std::span<const int32_t> ids;  // (T), each in [0, V)
-  const PackedMatrix* table;     // (V, D), packed as kEmbedding
-  View<float> x;                 // (T, D)
+  // (V, D), packed as kEmbedding, or as kHead where CanEmbedFromHead().
+  const PackedMatrix* table;
+  View<float> x;  // (T, D)
 };
 
 // y = RmsNorm(x); q, k, v = MatMul(y, qkv) + bias; q, k = Rope(q, k); q is
