@@ -13,7 +13,7 @@
 namespace caravan {
 
 struct ChannelOptions {
-  TlsOptions tls;
+  TlsOptions tls = {};
   int max_message_bytes = 64 << 20;
   // Calls go round robin over all addresses of a DNS name; otherwise one
   // address is kept for as long as it answers.

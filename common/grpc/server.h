@@ -20,16 +20,16 @@ namespace caravan {
 // Certificate and key files; all empty: plaintext. With `ca_file` a server
 // asks its clients for certificates (mTLS) and a client verifies with it.
 struct TlsOptions {
-  std::string certificate_file;
-  std::string key_file;
-  std::string ca_file;
+  std::string certificate_file = {};
+  std::string key_file = {};
+  std::string ca_file = {};
 };
 
 // What all processes have in common on their flags.
 struct ServerOptions {
   std::string listen = "127.0.0.1";  // --listen: address to bind
   int port = 0;                      // 0: any free port
-  TlsOptions tls;
+  TlsOptions tls = {};
   int max_message_bytes = 64 << 20;
 };
 

@@ -37,11 +37,11 @@ struct BlockHash {
 
 // What the first parent stands for.
 struct HashRootParts {
-  std::string_view weights_id;  // 32 bytes
-  std::string_view numerics_class;
-  std::string_view fingerprint;  // 32 bytes
-  std::string_view adapter_id;   // empty: none
-  std::string_view tenant_salt;  // empty: shared
+  std::string_view weights_id = {};  // 32 bytes
+  std::string_view numerics_class = {};
+  std::string_view fingerprint = {};  // 32 bytes
+  std::string_view adapter_id = {};   // empty: none
+  std::string_view tenant_salt = {};  // empty: shared
   // The original prompt's length where the state depends on it (dynamic NTK
   // beyond the unscaled context); 0: it does not.
   uint32_t length_salt = 0;
