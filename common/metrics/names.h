@@ -77,6 +77,92 @@ inline const MetricFamily kRouterDroppedBlocks = {
     "caravan_router_dropped_blocks_total",
     "Blocks that a full prefix index did not take."};
 
+// --- Worker ----------------------------------------------------------------
+
+// A step: from a quarter of a millisecond (a small model) to the longest
+// prefill chunk of a large one.
+inline const std::vector<double> kStepSeconds = {
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+    0.1,     0.25,   0.5,   1,      2.5,   5,    10};
+
+// Labels: phase (decode, prefill, mixed).
+inline const MetricFamily kWorkerStepSeconds = {
+    "caravan_worker_step_seconds", "Computation of one step by phase.",
+    kStepSeconds};
+inline const MetricFamily kWorkerStepRows = {
+    "caravan_worker_step_rows", "Sequences in one step.", kDoublingCounts};
+inline const MetricFamily kWorkerStepTokens = {"caravan_worker_step_tokens",
+                                               "Tokens computed in one step.",
+                                               kDoublingCounts};
+// Labels: kind (prefill, decode, cached).
+inline const MetricFamily kWorkerTokens = {
+    "caravan_worker_tokens_total",
+    "Tokens computed by kind; cached ones were found instead."};
+inline const MetricFamily kWorkerGeneratedTokens = {
+    "caravan_worker_generated_tokens_total",
+    "Tokens sampled, resumed ones not included."};
+inline const MetricFamily kWorkerPrefillRows = {
+    "caravan_worker_prefill_rows_total",
+    "Rows of steps that were a prompt or a part of one."};
+inline const MetricFamily kWorkerDroppedRows = {
+    "caravan_worker_dropped_rows_total",
+    "Rows computed for sequences that had ended meanwhile."};
+inline const MetricFamily kWorkerCopiedBlocks = {
+    "caravan_worker_copied_blocks_total",
+    "KV blocks copied for choices of one prompt."};
+// Labels: state (leased, cached, free).
+inline const MetricFamily kWorkerKvBlocks = {"caravan_worker_kv_blocks",
+                                             "KV blocks by state."};
+inline const MetricFamily kWorkerPrefixHitTokens = {
+    "caravan_worker_prefix_hit_tokens_total",
+    "Prompt tokens whose keys and values were found in the cache."};
+inline const MetricFamily kWorkerPromptTokens = {
+    "caravan_worker_prompt_tokens_total",
+    "Prompt tokens of requests whose prompt was computed."};
+inline const MetricFamily kWorkerParkings = {
+    "caravan_worker_parkings_total",
+    "Sequences parked to free their KV blocks."};
+inline const MetricFamily kWorkerResumes = {"caravan_worker_resumes_total",
+                                            "Parked sequences that ran again."};
+// Labels: state (running, waiting, parked); parked ones also wait.
+inline const MetricFamily kWorkerSequences = {"caravan_worker_sequences",
+                                              "Sequences by state."};
+inline const MetricFamily kWorkerQueuedPrefillTokens = {
+    "caravan_worker_queued_prefill_tokens",
+    "Prompt tokens that wait to be computed."};
+// Labels: outcome ("stop", "length", "cancelled" or an error reason); one for
+// each choice that ended, one for each group that failed or was cancelled.
+inline const MetricFamily kWorkerRequests = {"caravan_worker_requests_total",
+                                             "Ends of requests by outcome."};
+inline const MetricFamily kWorkerSubmits = {"caravan_worker_submits_total",
+                                            "Groups that the engine took."};
+// Labels: reason.
+inline const MetricFamily kWorkerErrors = {
+    "caravan_worker_errors_total",
+    "Refused submits, failed groups and dropped sessions by error reason."};
+inline const MetricFamily kWorkerFirstTokenSeconds = {
+    "caravan_worker_first_token_seconds",
+    "Time from a submit to its first token.", kWaitSeconds};
+inline const MetricFamily kWorkerNextTokenSeconds = {
+    "caravan_worker_next_token_seconds",
+    "Time between two tokens of one choice.", kStepSeconds};
+inline const MetricFamily kWorkerSessions = {"caravan_worker_sessions",
+                                             "Open sessions."};
+// Labels: part (weights, kv, arena).
+inline const MetricFamily kWorkerPlannedBytes = {
+    "caravan_worker_planned_bytes",
+    "Memory planned before anything was allocated, by part."};
+inline const MetricFamily kWorkerAllocatedBytes = {
+    "caravan_worker_allocated_bytes", "Memory allocated by part."};
+inline const MetricFamily kWorkerResidentBytes = {
+    "caravan_worker_resident_bytes",
+    "Resident memory of the process, mapped files included."};
+inline const MetricFamily kWorkerLoadSeconds = {
+    "caravan_worker_load_seconds", "Time that loading the model took."};
+// Labels: model, worker_id, numerics_class, weights_id, fingerprint.
+inline const MetricFamily kWorkerModelInfo = {
+    "caravan_worker_model_info", "What the worker serves; always 1."};
+
 }  // namespace caravan::metrics
 
 #endif  // CARAVAN_COMMON_METRICS_NAMES_H_

@@ -1,0 +1,104 @@
+// Brings what a step gave to the sessions that asked for it: one StepOutput
+// per step and session.
+#ifndef CARAVAN_WORKER_SERVER_STEP_DISPATCHER_H_
+#define CARAVAN_WORKER_SERVER_STEP_DISPATCHER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "caravan/v1/worker.pb.h"
+#include "common/clock.h"
+#include "worker/engine/engine.h"
+#include "worker/server/request_observer.h"
+
+namespace caravan::worker {
+
+// One session's side of the dispatcher.
+class StepReceiver {
+ public:
+  virtual ~StepReceiver() = default;
+  // On the engine thread; must not block. `ended` are the handles for which
+  // nothing follows.
+  virtual void Deliver(v1::StepOutput output,
+                       const std::vector<uint64_t>& ended) = 0;
+};
+
+// Thread-safe. The engine thread dispatches, sessions open and close routes.
+class StepDispatcher {
+ public:
+  // `clock` and `observer` must outlive the dispatcher.
+  StepDispatcher(const Clock* clock, RequestObserver* observer)
+      : clock_(clock), observer_(observer) {}
+
+  // A group id that was never given before.
+  GroupId NextGroupId() { return next_group_.fetch_add(1); }
+
+  // From now on events of the group go to `receiver` under `handle`: called
+  // before the engine hears of the group.
+  void Open(GroupId group, uint64_t handle, const RequestShape& shape,
+            std::shared_ptr<StepReceiver> receiver);
+
+  // Whatever still comes of the group is dropped. Returns whether the group
+  // had not ended.
+  bool Close(GroupId group);
+
+  // Delivers a step, with the load after it.
+  void Dispatch(const StepReport& report, const v1::Load& load);
+
+  // Groups that have not ended.
+  int64_t open_count() const;
+
+  // Waits until no group is open; false when that took longer.
+  bool AwaitNoneOpen(absl::Duration timeout) const;
+
+ private:
+  struct ChoiceTimes {
+    absl::Time first_token;
+    absl::Time last_token;
+  };
+  struct Route {
+    uint64_t handle = 0;
+    std::shared_ptr<StepReceiver> receiver;
+    RequestShape shape;
+    int32_t open_choices = 0;
+    bool has_prompt = false;  // scores of a prompt come in parts
+    bool has_token = false;
+    absl::Time submitted;
+    absl::flat_hash_map<int32_t, ChoiceTimes> choices;
+  };
+  struct Batch;
+
+  void AddPrompt(const PromptEvent& event, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddToken(const TokenEvent& event, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddFinish(const FinishEvent& event, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddError(const ErrorEvent& event, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ObserveToken(Route& route, int32_t choice, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ObserveFinish(const Route& route, const FinishEvent& event,
+                     absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Route* Find(GroupId group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool NoneOpenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return routes_.empty();
+  }
+
+  const Clock* const clock_;
+  RequestObserver* const observer_;
+  std::atomic<GroupId> next_group_ = 1;
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<GroupId, Route> routes_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace caravan::worker
+
+#endif  // CARAVAN_WORKER_SERVER_STEP_DISPATCHER_H_
