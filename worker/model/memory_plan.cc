@@ -1,0 +1,125 @@
+#include "worker/model/memory_plan.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "worker/model/llama.h"
+#include "worker/ops/ops.h"
+
+namespace caravan::worker {
+namespace {
+
+// Adds up tensors group by group.
+class Counter {
+ public:
+  Counter(DType dtype, const Backend& backend, MemoryPlan* plan)
+      : dtype_(dtype), backend_(backend), plan_(*plan) {
+    for (int i = 0; i < kTensorGroupCount; ++i) {
+      plan_.groups[i].group = static_cast<TensorGroup>(i);
+    }
+  }
+
+  void Tensor(const TensorSpec& tensor) {
+    GroupPlan& group = GroupOf(tensor);
+    group.parameters += tensor.elements();
+    group.checkpoint_bytes += tensor.elements() * SizeOf(dtype_);
+    if (tensor.cols == 0) group.packed_bytes += tensor.rows * sizeof(float);
+  }
+
+  void Packed(const MatrixSpec& matrix) {
+    std::vector<RawMatrix> parts;
+    for (const TensorSpec& part : matrix.parts) {
+      parts.push_back({nullptr, dtype_, part.rows, part.cols});
+    }
+    GroupOf(matrix.parts[0]).packed_bytes +=
+        backend_.PackedBytes(parts, matrix.pack);
+  }
+
+ private:
+  GroupPlan& GroupOf(const TensorSpec& tensor) {
+    return plan_.groups[static_cast<int>(tensor.group)];
+  }
+
+  const DType dtype_;
+  const Backend& backend_;
+  MemoryPlan& plan_;
+};
+
+void CountPacked(const ModelLayout& layout, const Backend& backend,
+                 Counter& counter) {
+  for (const LayerLayout& layer : layout.layers) {
+    counter.Packed(layer.qkv);
+    counter.Packed(layer.output);
+    counter.Packed(layer.gate_up);
+    counter.Packed(layer.down);
+  }
+  counter.Packed(layout.head ? *layout.head : layout.TiedHead());
+  if (layout.head || !backend.CanEmbedFromHead()) {
+    counter.Packed(layout.embedding);
+  }
+}
+
+// The widest input of a matrix product: what scratch is sized for.
+int64_t WidestColumns(const ModelConfig& config) {
+  return std::max({int64_t{config.hidden_size},
+                   int64_t{config.intermediate_size},
+                   int64_t{config.heads} * config.head_dim});
+}
+
+// Bytes of one block, rounding of whole allocations left out.
+size_t BlockBytes(const ModelConfig& config, const Backend& backend) {
+  constexpr int32_t kMany = 1 << 17;
+  return (backend.KvBytes(KvSpecOf(config, 2 * kMany)) -
+          backend.KvBytes(KvSpecOf(config, kMany))) /
+         kMany;
+}
+
+}  // namespace
+
+DType PlannedDType(const ModelConfig& config) {
+  return config.torch_dtype.value_or(DType::kFp32);
+}
+
+KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
+  return {config.layers, config.kv_heads, config.head_dim, block_count};
+}
+
+MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
+                          const Backend& backend,
+                          const MemoryPlanOptions& options) {
+  const ModelLayout layout = MakeLayout(config);
+  MemoryPlan plan;
+  plan.dtype = dtype;
+  Counter counter(dtype, backend, &plan);
+  for (const TensorSpec& tensor : AllTensors(layout)) counter.Tensor(tensor);
+  CountPacked(layout, backend, counter);
+  for (const GroupPlan& group : plan.groups) {
+    plan.parameters += group.parameters;
+    plan.checkpoint_bytes += group.checkpoint_bytes;
+    plan.weight_bytes += group.packed_bytes;
+  }
+  plan.arena_bytes = Activations::PlannedBytes(config, options.max_step_tokens,
+                                               options.max_logits_rows);
+  plan.scratch_bytes =
+      backend.ScratchBytes(options.max_step_tokens, WidestColumns(config));
+  plan.kv_block_bytes = BlockBytes(config, backend);
+  plan.kv_bytes_per_token = plan.kv_block_bytes / kBlockSlots;
+  return plan;
+}
+
+int32_t BlocksThatFit(const ModelConfig& config, const Backend& backend,
+                      size_t bytes, int32_t most) {
+  int32_t fits = 0;
+  int32_t above = most;
+  while (fits < above) {
+    const int32_t middle = fits + (above - fits + 1) / 2;
+    if (backend.KvBytes(KvSpecOf(config, middle)) <= bytes) {
+      fits = middle;
+    } else {
+      above = middle - 1;
+    }
+  }
+  return fits;
+}
+
+}  // namespace caravan::worker
