@@ -1,0 +1,276 @@
+// The contract of backends, checked for the cpu backend: every instruction set
+// and number of threads gives the reference's bits, whatever else is in the
+// step.
+#include "worker/ops/cpu/cpu_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/support/status_matchers.h"
+#include "tests/worker/ops/op_trial.h"
+#include "worker/ops/reference/reference_backend.h"
+
+namespace caravan::worker {
+namespace {
+
+using testing::OpTrial;
+using testing::TrialResult;
+using testing::TrialSequence;
+using testing::TrialShape;
+
+std::unique_ptr<Backend> Reference() {
+  return *MakeReferenceBackend(NumericsOptions());
+}
+
+std::unique_ptr<Backend> Cpu(CpuIsa isa, int threads) {
+  auto backend =
+      MakeCpuBackend({.numerics = {}, .threads = threads, .isa = isa});
+  EXPECT_OK(backend.status());
+  return *std::move(backend);
+}
+
+void ExpectEqual(const TrialResult& expected, const TrialResult& actual) {
+  for (const auto& [phase, bits] : expected) {
+    ASSERT_EQ(bits.size(), actual.at(phase).size()) << phase;
+    for (size_t i = 0; i < bits.size(); ++i) {
+      ASSERT_EQ(bits[i], actual.at(phase)[i]) << phase << " element " << i;
+    }
+  }
+}
+
+std::vector<TrialShape> Shapes() {
+  return {
+      {.name = "Gqa"},
+      {.name = "Bf16Bias", .weights = DType::kBf16, .bias = true, .seed = 2},
+      {.name = "Fp16", .weights = DType::kFp16, .seed = 3},
+      {.name = "MhaHead100",
+       .hidden = 100,
+       .heads = 3,
+       .kv_heads = 3,
+       .head_dim = 100,
+       .feed_forward = 172,
+       .vocabulary = 97,
+       .weights = DType::kBf16,
+       .seed = 4},
+      {.name = "MqaHead8",
+       .hidden = 56,
+       .heads = 7,
+       .kv_heads = 1,
+       .head_dim = 8,
+       .feed_forward = 33,
+       .vocabulary = 65,
+       .weights = DType::kBf16,
+       .bias = true,
+       .seed = 5},
+      {.name = "Head128Group8",
+       .hidden = 192,
+       .heads = 8,
+       .kv_heads = 1,
+       .head_dim = 128,
+       .feed_forward = 300,
+       .vocabulary = 200,
+       .weights = DType::kFp16,
+       .bias = true,
+       .seed = 6},
+      {.name = "OddEverything",
+       .hidden = 37,
+       .heads = 5,
+       .kv_heads = 5,
+       .head_dim = 6,
+       .feed_forward = 11,
+       .vocabulary = 3,
+       .weights = DType::kBf16,
+       .seed = 7},
+      {.name = "Head64",
+       .hidden = 128,
+       .heads = 4,
+       .kv_heads = 2,
+       .head_dim = 64,
+       .feed_forward = 256,
+       .vocabulary = 128,
+       .weights = DType::kFp32,
+       .bias = true,
+       .seed = 8},
+  };
+}
+
+using Parameters = std::tuple<TrialShape, CpuIsa, int>;
+
+class CpuBackendContract : public ::testing::TestWithParam<Parameters> {
+ protected:
+  const TrialShape& shape() const { return std::get<0>(GetParam()); }
+  std::unique_ptr<Backend> cpu() const {
+    return Cpu(std::get<1>(GetParam()), std::get<2>(GetParam()));
+  }
+
+  void ExpectReferenceBits(const std::vector<TrialSequence>& sequences) {
+    const std::unique_ptr<Backend> reference = Reference();
+    const std::unique_ptr<Backend> backend = cpu();
+    OpTrial expected(*reference, shape());
+    OpTrial actual(*backend, shape());
+    ExpectEqual(expected.Run(sequences), actual.Run(sequences));
+  }
+};
+
+TEST_P(CpuBackendContract, OneTokenHasTheReferenceBits) {
+  ExpectReferenceBits({{.past = 0, .tokens = 1}});
+  ExpectReferenceBits({{.past = 40, .tokens = 1}});
+}
+
+TEST_P(CpuBackendContract, SevenSequencesHaveTheReferenceBits) {
+  ExpectReferenceBits({{0, 1}, {15, 1}, {16, 1}, {17, 2}, {255, 1}, {0, 1}});
+}
+
+TEST_P(CpuBackendContract, SixtyFourTokensHaveTheReferenceBits) {
+  ExpectReferenceBits({{0, 33}, {20, 31}});
+}
+
+TEST_P(CpuBackendContract, SplitBordersHaveTheReferenceBits) {
+  ExpectReferenceBits({{254, 5}, {511, 1}, {300, 1}});
+}
+
+TEST_P(CpuBackendContract, AnEmptyStepIsNothing) {
+  const std::unique_ptr<Backend> backend = cpu();
+  OpTrial trial(*backend, shape());
+  for (const auto& [phase, bits] : trial.Step({})) EXPECT_TRUE(bits.empty());
+}
+
+TEST_P(CpuBackendContract, ChunksOfAPromptGiveTheBitsOfTheWhole) {
+  const std::unique_ptr<Backend> backend = cpu();
+  OpTrial whole(*backend, shape());
+  const TrialResult expected = whole.Step({{0, 70}});
+  OpTrial cut(*backend, shape());
+  cut.Step({{0, 1}});
+  cut.Step({{1, 7}});
+  const TrialResult actual = cut.Step({{8, 62}});
+  const testing::Bits& all = expected.at("down");
+  const testing::Bits& end = actual.at("down");
+  ASSERT_EQ(end.size(), 62u * shape().hidden);
+  EXPECT_TRUE(std::equal(end.begin(), end.end(), all.end() - end.size()));
+}
+
+TEST_P(CpuBackendContract, ARowAloneHasTheBitsOfTheRowAmongMany) {
+  const std::unique_ptr<Backend> backend = cpu();
+  OpTrial many(*backend, shape());
+  std::vector<TrialSequence> sequences(31, {.past = 3, .tokens = 1});
+  sequences[0] = {.past = 290, .tokens = 1};
+  const TrialResult together = many.Run(sequences);
+  OpTrial one(*backend, shape());
+  const TrialResult alone = one.Run({sequences[0]});
+  for (const auto& [phase, bits] : alone) {
+    EXPECT_TRUE(
+        std::equal(bits.begin(), bits.end(), together.at(phase).begin()))
+        << phase;
+  }
+}
+
+std::string TestName(const ::testing::TestParamInfo<Parameters>& info) {
+  return std::get<0>(info.param).name + "_" + Name(std::get<1>(info.param)) +
+         "_" + std::to_string(std::get<2>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    EveryInstructionSet, CpuBackendContract,
+    ::testing::Combine(::testing::ValuesIn(Shapes()),
+                       ::testing::ValuesIn(AvailableCpuIsas()),
+                       ::testing::Values(2)),
+    TestName);
+
+INSTANTIATE_TEST_SUITE_P(
+    ThreadCounts, CpuBackendContract,
+    ::testing::Combine(::testing::ValuesIn(Shapes()),
+                       ::testing::Values(AvailableCpuIsas().front()),
+                       ::testing::Values(1, 3)),
+    TestName);
+
+TEST(CpuBackendTest, ALongContextCutBySplitsHasTheReferenceBits) {
+  const TrialShape shape = {.name = "Mqa", .heads = 4, .kv_heads = 1};
+  const std::vector<TrialSequence> sequences = {{.past = 1400, .tokens = 3}};
+  const std::unique_ptr<Backend> reference = Reference();
+  OpTrial expected(*reference, shape);
+  const TrialResult bits = expected.Run(sequences);
+  for (const int threads : {1, 2, 3, 8}) {
+    const std::unique_ptr<Backend> backend = Cpu(CpuIsa::kAuto, threads);
+    OpTrial actual(*backend, shape);
+    ExpectEqual(bits, actual.Run(sequences));
+  }
+}
+
+TEST(CpuBackendTest, ATiedHeadEmbedsLikeAnEmbedding) {
+  std::mt19937 random(9);
+  for (const DType dtype : {DType::kFp32, DType::kBf16, DType::kFp16}) {
+    const testing::TrialMatrix table(random, dtype, 77, 39);
+    const RawMatrix raw = table.raw();
+    const std::unique_ptr<Backend> backend = Cpu(CpuIsa::kAuto, 2);
+    ASSERT_TRUE(backend->CanEmbedFromHead());
+    ASSERT_OK_AND_ASSIGN(const auto embedding,
+                         backend->Pack({&raw, 1}, {PackKind::kEmbedding, 32}));
+    ASSERT_OK_AND_ASSIGN(const auto head,
+                         backend->Pack({&raw, 1}, {PackKind::kHead, 32}));
+    const std::vector<int32_t> ids = {0, 76, 16, 63, 64};
+    std::vector<float> a(ids.size() * 39);
+    std::vector<float> b(ids.size() * 39);
+    ASSERT_OK(backend->Embed({.ids = ids,
+                              .table = embedding.get(),
+                              .x = View<float>(a.data(), 5, 39)}));
+    ASSERT_OK(backend->Embed(
+        {.ids = ids, .table = head.get(), .x = View<float>(b.data(), 5, 39)}));
+    EXPECT_EQ(testing::BitsOf(a), testing::BitsOf(b));
+  }
+}
+
+TEST(CpuBackendTest, CopiedBlocksGiveTheSameAttention) {
+  const TrialShape shape = {.name = "Copy"};
+  const std::unique_ptr<Backend> backend = Cpu(CpuIsa::kAuto, 2);
+  OpTrial trial(*backend, shape);
+  trial.Step({{.past = 0, .tokens = 16}});  // block 0
+  const std::vector<BlockCopy> copies = {{.source = 0, .target = 900},
+                                         {.source = 900, .target = 900}};
+  ASSERT_OK(backend->CopyBlocks({.copies = copies, .kv = trial.kv()}));
+  std::mt19937 random(5);
+  const std::vector<float> q = testing::Floats(random, 64, 1.0f);
+  std::vector<float> out[2] = {std::vector<float>(64), std::vector<float>(64)};
+  for (const BlockId block : {0, 900}) {
+    const std::vector<BlockId> blocks = {block};
+    const std::vector<AttentionRow> rows = {{.first_token = 0,
+                                             .token_count = 1,
+                                             .first_position = 15,
+                                             .blocks = blocks}};
+    ASSERT_OK(
+        backend->Attend({.q = View<const float>(q.data(), 1, 64),
+                         .rows = rows,
+                         .layer = 1,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .head_dim = 16,
+                         .kv = trial.kv(),
+                         .out = View<float>(out[block / 900].data(), 1, 64)}));
+  }
+  EXPECT_EQ(testing::BitsOf(out[0]), testing::BitsOf(out[1]));
+  EXPECT_NE(out[0], std::vector<float>(64, 0.0f));
+}
+
+TEST(CpuBackendTest, RefusesWhatItDoesNotHave) {
+  EXPECT_THAT(MakeCpuBackend({.numerics = {}, .threads = 0}),
+              caravan::testing::HasReason(Reason::kInvalidField));
+  EXPECT_THAT(MakeCpuBackend({.numerics = {}, .threads = 257}),
+              caravan::testing::HasReason(Reason::kInvalidField));
+  CpuOptions options;
+  options.numerics.kv = DType::kFp16;
+  EXPECT_THAT(MakeCpuBackend(options),
+              caravan::testing::HasReason(Reason::kUnsupportedParameter));
+}
+
+TEST(CpuBackendTest, TheClassNamesTheInstructionSet) {
+  for (const CpuIsa isa : AvailableCpuIsas()) {
+    EXPECT_EQ(Cpu(isa, 1)->NumericsClass(DType::kBf16),
+              std::string("cpu-") + Name(isa) + "/w:bf16/a:fp32/kv:fp32/v1");
+  }
+}
+
+}  // namespace
+}  // namespace caravan::worker

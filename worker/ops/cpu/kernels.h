@@ -1,0 +1,108 @@
+// The inner loops of the cpu backend: one table of functions per instruction
+// set, all from kernels.inc, all with the bits that ops.h fixes. Arguments are
+// plain pointers on purpose: no inline function with external linkage may be
+// compiled with a file's special instructions and then be linked elsewhere.
+//
+// Thread-safe: functions of their arguments.
+#ifndef CARAVAN_WORKER_OPS_CPU_KERNELS_H_
+#define CARAVAN_WORKER_OPS_CPU_KERNELS_H_
+
+#include <cstdint>
+
+namespace caravan::worker::cpu {
+
+// Rows of a vector, and vectors of a panel: a panel is up to 64 rows of a
+// matrix, stored as one stream in the order in which it is read:
+//   bf16  [pair of k][vector][16 rows][2 k]; an odd last k of a segment has a
+//         zero beside it, which no chain sees
+//   fp16  [k][vector][16 rows]
+//   fp32  [k][vector][16 rows]
+inline constexpr int kLanes = 16;
+inline constexpr int kPanelVectors = 4;
+inline constexpr int kPanelRows = kLanes * kPanelVectors;
+
+// What happens to the products of a panel.
+enum class Epilogue {
+  kStore,   // out = y + bias
+  kAdd,     // out += y + bias
+  kGateUp,  // vectors are gate, up, gate, up: out = silu(g + bias) * (u +
+            // bias2)
+};
+
+struct PanelArgs {
+  const void* data = nullptr;
+  int vectors = kPanelVectors;
+  int64_t valid = kPanelRows;  // elements of out per token; the rest is padding
+  const int64_t* borders = nullptr;  // segments + 1
+  int segments = 1;                  // 1 or 8
+  const float* x = nullptr;          // (tokens, K)
+  int64_t x_stride = 0;
+  int64_t tokens = 0;
+  Epilogue epilogue = Epilogue::kStore;
+  const float* bias = nullptr;   // (valid) or null
+  const float* bias2 = nullptr;  // (valid) or null; kGateUp
+  float* out = nullptr;          // (tokens, valid)
+  int64_t out_stride = 0;
+};
+
+// Query rows against one split of keys of one kv head.
+struct AttendSplitArgs {
+  const float* const* keys = nullptr;    // per block: [head_dim][16 slots]
+  const float* const* values = nullptr;  // per block: [16 slots][value_stride]
+  int64_t value_stride = 0;              // head_dim rounded up to 16
+  int head_dim = 0;
+  float scale = 1;
+  int rows = 0;
+  const float* const* q = nullptr;  // per row: (head_dim)
+  const int32_t* limits = nullptr;  // visible keys, in [1, 256], ascending
+  bool first = true;                // nothing to merge with yet
+  float* max = nullptr;             // per row: M
+  float* sum = nullptr;             // per row: L
+  float* const* out = nullptr;      // per row: O, (head_dim)
+};
+
+// Merges one later split (max, sum, o) into (M, L, O).
+struct MergeArgs {
+  int head_dim = 0;
+  float max = 0;
+  float sum = 0;
+  const float* o = nullptr;
+  float* into_max = nullptr;
+  float* into_sum = nullptr;
+  float* into_o = nullptr;
+};
+
+struct KernelTable {
+  const char* name;
+  void (*panel_fp32)(const PanelArgs& args);
+  void (*panel_bf16)(const PanelArgs& args);
+  void (*panel_fp16)(const PanelArgs& args);
+  // out may alias x.
+  void (*rms_norm)(const float* x, const float* weight, float epsilon,
+                   int64_t dim, float* out);
+  // Rotates one head; out may alias x.
+  void (*rope)(const float* x, const float* cos, const float* sin,
+               int64_t head_dim, float* out);
+  void (*attend_split)(const AttendSplitArgs& args);
+  void (*merge_split)(const MergeArgs& args);
+  // o[i] /= sum.
+  void (*divide)(float* o, float sum, int64_t count);
+  // Greatest of the values, and the Lanes16 sum of Exp(x - greatest).
+  void (*exp_sum)(const float* x, int64_t count, float* max, float* sum);
+  // The greatest value; false in *finite when one is NaN or infinite (then the
+  // maximum means nothing).
+  float (*max_finite)(const float* x, int64_t count, bool* finite);
+  // How many values are greater than `limit`.
+  int64_t (*count_greater)(const float* x, int64_t count, float limit);
+  // out[i] = Exp(x[i]).
+  void (*exp)(const float* x, int64_t count, float* out);
+};
+
+// Null where the compiler or the machine cannot.
+const KernelTable* Avx512Kernels();
+const KernelTable* Avx2Kernels();
+const KernelTable* PortableKernels();
+
+}  // namespace caravan::worker::cpu
+
+#endif  // CARAVAN_WORKER_OPS_CPU_KERNELS_H_

@@ -1,0 +1,262 @@
+#include "worker/ops/cpu/packed_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "worker/ops/cpu/kernels.h"
+
+namespace caravan::worker::cpu {
+namespace {
+
+constexpr int64_t RoundUp(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+// Where a packed row comes from; null data is padding.
+const std::byte* SourceRow(std::span<const RawMatrix> parts, int64_t row) {
+  for (const RawMatrix& part : parts) {
+    if (row < part.rows) {
+      return part.data +
+             row * part.cols * static_cast<int64_t>(SizeOf(part.dtype));
+    }
+    row -= part.rows;
+  }
+  return nullptr;
+}
+
+// Row `lane` of packed vector `vector`.
+const std::byte* SourceOf(std::span<const RawMatrix> parts, PackKind kind,
+                          int64_t vector, int lane) {
+  if (kind != PackKind::kGateUp) {
+    return SourceRow(parts, vector * kLanes + lane);
+  }
+  const RawMatrix& part = parts[vector % 2];
+  const int64_t row = vector / 2 * kLanes + lane;
+  return row < part.rows ? SourceRow({&part, 1}, row) : nullptr;
+}
+
+template <typename Bits>
+Bits LoadBits(const std::byte* p) {
+  Bits bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  return bits;
+}
+
+// One row to its lane: element k lies `step` bytes after element k - 1.
+template <typename Bits>
+void PackRow(const std::byte* source, int64_t cols, int64_t step,
+             std::byte* target) {
+  for (int64_t k = 0; k < cols; ++k) {
+    std::memcpy(target + k * step, source + k * sizeof(Bits), sizeof(Bits));
+  }
+}
+
+// One row to its lane in pairs of k, which begin anew with each segment.
+void PackBf16Row(const std::byte* source, const CpuMatrix::Layout& layout,
+                 int64_t step, std::byte* target) {
+  for (int s = 0; s < layout.segments; ++s) {
+    int64_t k = layout.borders[s];
+    const int64_t end = layout.borders[s + 1];
+    for (; k + 2 <= end; k += 2, target += step) {
+      const uint32_t pair = LoadBits<uint32_t>(source + 2 * k);
+      std::memcpy(target, &pair, sizeof(pair));
+    }
+    if (k < end) {
+      const uint32_t pair = LoadBits<uint16_t>(source + 2 * k);
+      std::memcpy(target, &pair, sizeof(pair));
+      target += step;
+    }
+  }
+}
+
+void PackVector(std::span<const RawMatrix> parts,
+                const CpuMatrix::Layout& layout, int64_t vector,
+                int panel_vectors, std::byte* target) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const std::byte* const source = SourceOf(parts, layout.kind, vector, lane);
+    if (source == nullptr) continue;  // the buffer is zero
+    switch (layout.dtype) {
+      case DType::kFp32:
+        PackRow<uint32_t>(source, layout.cols, panel_vectors * 64,
+                          target + lane * 4);
+        break;
+      case DType::kFp16:
+        PackRow<uint16_t>(source, layout.cols, panel_vectors * 32,
+                          target + lane * 2);
+        break;
+      case DType::kBf16:
+        PackBf16Row(source, layout, panel_vectors * 64, target + lane * 4);
+        break;
+    }
+  }
+}
+
+// Bytes of a vector in one step of k.
+int64_t StepBytes(DType dtype) { return dtype == DType::kFp16 ? 32 : 64; }
+
+}  // namespace
+
+int64_t CpuMatrix::Layout::panel_count() const {
+  return (vectors + kPanelVectors - 1) / kPanelVectors;
+}
+
+int CpuMatrix::Layout::panel_vectors(int64_t panel) const {
+  return static_cast<int>(
+      std::min<int64_t>(kPanelVectors, vectors - panel * kPanelVectors));
+}
+
+size_t CpuMatrix::Layout::total_bytes() const {
+  if (kind == PackKind::kEmbedding) {
+    return static_cast<size_t>(rows) * static_cast<size_t>(cols) *
+           SizeOf(dtype);
+  }
+  return static_cast<size_t>(vectors) * static_cast<size_t>(vector_bytes);
+}
+
+CpuMatrix::Layout CpuMatrix::LayoutOf(std::span<const RawMatrix> parts,
+                                      const PackSpec& spec) {
+  Layout layout;
+  layout.kind = spec.kind;
+  layout.dtype = parts[0].dtype;
+  layout.cols = parts[0].cols;
+  for (const RawMatrix& part : parts) layout.rows += part.rows;
+  layout.borders[1] = layout.cols;
+  if (spec.kind == PackKind::kHeadSegments ||
+      spec.kind == PackKind::kGroupSegments) {
+    layout.segments = kSegments;
+    layout.borders = SegmentBorders(layout.cols, spec.unit);
+  }
+  layout.vectors = spec.kind == PackKind::kGateUp
+                       ? 2 * (RoundUp(parts[0].rows, kLanes) / kLanes)
+                       : RoundUp(layout.rows, kLanes) / kLanes;
+  int64_t steps = layout.cols;
+  if (layout.dtype == DType::kBf16) {
+    steps = 0;
+    for (int s = 0; s < layout.segments; ++s) {
+      steps += (layout.borders[s + 1] - layout.borders[s] + 1) / 2;
+    }
+  }
+  layout.vector_bytes = steps * StepBytes(layout.dtype);
+  return layout;
+}
+
+CpuMatrix::CpuMatrix(const Layout& layout, Buffer buffer)
+    : layout_(layout), buffer_(std::move(buffer)) {
+  rows = layout_.rows;
+  cols = layout_.cols;
+  bytes = Buffer::AllocatedBytes(layout_.total_bytes());
+}
+
+absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(
+    std::span<const RawMatrix> parts, const PackSpec& spec, ThreadTeam& team) {
+  const Layout layout = LayoutOf(parts, spec);
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(layout.total_bytes());
+  if (!buffer.ok()) return buffer.status();
+  std::byte* const data = buffer->data();
+  if (layout.kind == PackKind::kEmbedding) {
+    std::byte* target = data;
+    for (const RawMatrix& part : parts) {
+      const size_t bytes =
+          static_cast<size_t>(part.rows * part.cols) * SizeOf(part.dtype);
+      std::memcpy(target, part.data, bytes);
+      target += bytes;
+    }
+  } else {
+    WorkShares shares;
+    shares.Reset(layout.vectors, team.size());
+    team.Run([&](int member) {
+      for (int64_t v; (v = shares.Next(member)) >= 0;) {
+        const int64_t panel = v / kPanelVectors;
+        PackVector(parts, layout, v, layout.panel_vectors(panel),
+                   data + panel * kPanelVectors * layout.vector_bytes +
+                       v % kPanelVectors * StepBytes(layout.dtype));
+      }
+    });
+  }
+  return std::unique_ptr<CpuMatrix>(new CpuMatrix(layout, *std::move(buffer)));
+}
+
+const std::byte* CpuMatrix::panel(int64_t index) const {
+  return buffer_.data() + index * kPanelVectors * layout_.vector_bytes;
+}
+
+const std::byte* CpuMatrix::Element(int64_t row, int64_t k) const {
+  const int64_t size = static_cast<int64_t>(SizeOf(layout_.dtype));
+  if (layout_.kind == PackKind::kEmbedding) {
+    return buffer_.data() + (row * layout_.cols + k) * size;
+  }
+  const int64_t index = row / kPanelRows;
+  const int64_t vector = row % kPanelRows / kLanes;
+  const int64_t step = layout_.panel_vectors(index);
+  const int64_t lane = row % kLanes;
+  const std::byte* const base = panel(index);
+  if (layout_.dtype == DType::kBf16) {
+    return base + (k / 2 * step + vector) * 64 + lane * 4 + k % 2 * 2;
+  }
+  return base + ((k * step + vector) * kLanes + lane) * size;
+}
+
+void CpuMatrix::WidenRow(int64_t row, float* out) const {
+  for (int64_t k = 0; k < layout_.cols; ++k) {
+    const std::byte* const p = Element(row, k);
+    switch (layout_.dtype) {
+      case DType::kFp32:
+        out[k] = LoadBits<float>(p);
+        break;
+      case DType::kBf16:
+        out[k] = ToFloat(Bf16{LoadBits<uint16_t>(p)});
+        break;
+      case DType::kFp16:
+        out[k] = ToFloat(Fp16{LoadBits<uint16_t>(p)});
+        break;
+    }
+  }
+}
+
+namespace {
+
+int64_t HeadFloats(const KvSpec& spec) {
+  return kBlockSlots * (spec.head_dim + RoundUp(spec.head_dim, kLanes));
+}
+
+size_t KvFloats(const KvSpec& spec) {
+  return static_cast<size_t>(HeadFloats(spec)) *
+         static_cast<size_t>(spec.kv_heads) * static_cast<size_t>(spec.layers) *
+         static_cast<size_t>(spec.block_count);
+}
+
+}  // namespace
+
+size_t CpuKv::Bytes(const KvSpec& spec) {
+  return Buffer::AllocatedBytes(KvFloats(spec) * sizeof(float));
+}
+
+CpuKv::CpuKv(const KvSpec& spec, Buffer buffer)
+    : spec_(spec),
+      value_stride_(RoundUp(spec.head_dim, kLanes)),
+      head_floats_(HeadFloats(spec)),
+      block_floats_(spec.kv_heads * HeadFloats(spec)),
+      buffer_(std::move(buffer)),
+      base_(buffer_.As<float>()) {
+  layers = spec.layers;
+  block_count = spec.block_count;
+  bytes = Bytes(spec);
+}
+
+absl::StatusOr<std::unique_ptr<CpuKv>> CpuKv::Create(const KvSpec& spec) {
+  absl::StatusOr<Buffer> buffer =
+      Buffer::Allocate(KvFloats(spec) * sizeof(float));
+  if (!buffer.ok()) return buffer.status();
+  return std::unique_ptr<CpuKv>(new CpuKv(spec, *std::move(buffer)));
+}
+
+void CpuKv::CopyBlock(const BlockCopy& copy) {
+  if (copy.source == copy.target) return;
+  for (int32_t layer = 0; layer < spec_.layers; ++layer) {
+    std::memcpy(Keys(layer, copy.target, 0), Keys(layer, copy.source, 0),
+                static_cast<size_t>(block_floats_) * sizeof(float));
+  }
+}
+
+}  // namespace caravan::worker::cpu
