@@ -96,6 +96,13 @@ struct KernelTable {
   int64_t (*count_greater)(const float* x, int64_t count, float limit);
   // out[i] = Exp(x[i]).
   void (*exp)(const float* x, int64_t count, float* out);
+
+  // Probes of the machine's ceilings.
+  // Sums `bytes` (a multiple of 1,024), prefetching so far ahead (0: not).
+  float (*probe_read)(const void* data, int64_t bytes, int64_t prefetch_bytes);
+  // So many rounds of independent fused multiply-adds in registers; returns
+  // the floating-point operations done, and a sum that keeps them alive.
+  double (*probe_fma)(int64_t rounds, float* sum);
 };
 
 // Null where the compiler or the machine cannot.

@@ -17,6 +17,7 @@ struct Simd {
     __m256 b;  // lanes 8 to 15
   };
   static constexpr const char* kName = "avx2";
+  static constexpr int kRegisters = 2;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int tokens) {
     return tokens == 1 ? 4 : (tokens == 2 ? 2 : 1);
@@ -90,6 +91,7 @@ struct Simd {
     return {_mm256_cvtph_ps(Raw128(p)), _mm256_cvtph_ps(Raw128(p + 16))};
   }
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  static void PrefetchOnce(const char* p) { _mm_prefetch(p, _MM_HINT_NTA); }
   static void Fence() { asm volatile("" ::: "memory"); }
 
  private:

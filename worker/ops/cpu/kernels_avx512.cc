@@ -15,6 +15,7 @@ namespace {
 struct Simd {
   using V = __m512;
   static constexpr const char* kName = "avx512";
+  static constexpr int kRegisters = 1;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int) { return 4; }
 
@@ -67,6 +68,7 @@ struct Simd {
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  static void PrefetchOnce(const char* p) { _mm_prefetch(p, _MM_HINT_NTA); }
   // Makes the compiler load again what it would keep in registers that the
   // accumulators need.
   static void Fence() { asm volatile("" ::: "memory"); }

@@ -14,6 +14,7 @@ struct Simd {
     float lane[kLanes];
   };
   static constexpr const char* kName = "portable";
+  static constexpr int kRegisters = 1;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int) { return 1; }
 
@@ -85,6 +86,7 @@ struct Simd {
     return Each([p](int i) { return ToFloat(Fp16{Half(p, i)}); });
   }
   static void Prefetch(const char*) {}
+  static void PrefetchOnce(const char* p) {}
   static void Fence() {}
 
  private:
