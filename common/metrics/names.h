@@ -163,6 +163,51 @@ inline const MetricFamily kWorkerLoadSeconds = {
 inline const MetricFamily kWorkerModelInfo = {
     "caravan_worker_model_info", "What the worker serves; always 1."};
 
+// --- Gateway ---------------------------------------------------------------
+
+// Labels: endpoint (completions, chat, grpc_generate, grpc_complete), outcome
+// ("ok" or an error reason).
+inline const MetricFamily kGatewayRequests = {"caravan_gateway_requests_total",
+                                              "Ended requests by outcome."};
+inline const MetricFamily kGatewayInFlight = {
+    "caravan_gateway_in_flight_requests",
+    "Requests between their validation and their end."};
+inline const MetricFamily kGatewayQueued = {
+    "caravan_gateway_queued_requests",
+    "Requests that wait in the admission queue."};
+inline const MetricFamily kGatewayQueueSeconds = {
+    "caravan_gateway_queue_seconds", "Time in the admission queue.",
+    kWaitSeconds};
+inline const MetricFamily kGatewayFirstTokenSeconds = {
+    "caravan_gateway_first_token_seconds",
+    "Time from a request's arrival to its first token.", kWaitSeconds};
+inline const MetricFamily kGatewayInterTokenSeconds = {
+    "caravan_gateway_inter_token_seconds",
+    "Time between two tokens of a choice.", kWaitSeconds};
+inline const MetricFamily kGatewayRequestSeconds = {
+    "caravan_gateway_request_seconds",
+    "Time from a request's arrival to its last token.", kWaitSeconds};
+inline const MetricFamily kGatewayPromptTokens = {
+    "caravan_gateway_prompt_tokens_total", "Prompt tokens of ended requests."};
+inline const MetricFamily kGatewayCachedTokens = {
+    "caravan_gateway_cached_tokens_total",
+    "Prompt tokens of ended requests that were in a prefix cache."};
+inline const MetricFamily kGatewayGeneratedTokens = {
+    "caravan_gateway_generated_tokens_total",
+    "Output tokens given to clients."};
+inline const MetricFamily kGatewayDisconnects = {
+    "caravan_gateway_disconnects_total",
+    "Requests whose client went away before their end."};
+// Labels: cause (lost, drained, fault, other).
+inline const MetricFamily kGatewayResumes = {
+    "caravan_gateway_resumes_total",
+    "Submits that continued a stream on another worker, by cause."};
+inline const MetricFamily kGatewayStreamBytes = {
+    "caravan_gateway_stream_bytes_total",
+    "Bytes of event streams written to HTTP clients."};
+inline const MetricFamily kGatewayHttpConnections = {
+    "caravan_gateway_http_connections", "Open HTTP connections."};
+
 }  // namespace caravan::metrics
 
 #endif  // CARAVAN_COMMON_METRICS_NAMES_H_
