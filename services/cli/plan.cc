@@ -1,0 +1,141 @@
+// caravan plan: what a model takes, before anything is taken.
+#include <unistd.h>
+
+#include <iomanip>
+#include <iostream>
+#include <limits>
+#include <memory>
+#include <sstream>
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "services/cli/commands.h"
+#include "services/cli/table.h"
+#include "worker/model/memory_plan.h"
+#include "worker/model/model_loader.h"
+#include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/reference/reference_backend.h"
+
+namespace caravan::cli {
+namespace {
+
+struct PlanOptions {
+  std::string directory;
+  std::string device = "auto";
+  std::vector<std::string> overrides;
+  worker::MemoryPlanOptions memory;
+  double memory_gib = 0;  // 0: this machine's
+};
+
+constexpr int32_t kBlockTokens = 16;
+
+absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
+    const std::string& device) {
+  if (device == "reference") return worker::MakeReferenceBackend({});
+  if (device == "auto" || device == "cpu") return worker::MakeCpuBackend({});
+  if (device == "cuda") {
+    return UnsupportedError("--device cuda", "this build has no CUDA backend");
+  }
+  return FieldError("--device", "auto, cpu or reference", device);
+}
+
+std::string Rounded(double value, const char* unit) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(3) << value << " " << unit;
+  return text.str();
+}
+
+std::string Gigabytes(size_t bytes) {
+  return Rounded(static_cast<double>(bytes) / 1e9, "GB");
+}
+
+std::string Gibibytes(size_t bytes) {
+  return Rounded(static_cast<double>(bytes) / (1u << 30), "GiB");
+}
+
+size_t MachineBytes() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
+         static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+void AddBytesRow(Table& table, const std::string& name, size_t bytes) {
+  table.AddRow(
+      {name, "", "", StrCat(bytes), Gigabytes(bytes), Gibibytes(bytes)});
+}
+
+void PrintBytes(const worker::MemoryPlan& plan) {
+  Table table({"", "parameters", "in the checkpoint", "bytes", "", ""});
+  for (const worker::GroupPlan& group : plan.groups) {
+    table.AddRow({std::string(worker::Name(group.group)),
+                  StrCat(group.parameters), StrCat(group.checkpoint_bytes),
+                  StrCat(group.packed_bytes), Gigabytes(group.packed_bytes),
+                  Gibibytes(group.packed_bytes)});
+  }
+  table.AddRow({"weights", StrCat(plan.parameters),
+                StrCat(plan.checkpoint_bytes), StrCat(plan.weight_bytes),
+                Gigabytes(plan.weight_bytes), Gibibytes(plan.weight_bytes)});
+  AddBytesRow(table, "arenas", plan.arena_bytes);
+  AddBytesRow(table, "scratch", plan.scratch_bytes);
+  AddBytesRow(table, "without KV", plan.fixed_bytes());
+  std::cout << table.ToString();
+}
+
+void PrintFit(const PlanOptions& options, const worker::ModelDescription& model,
+              const worker::Backend& backend) {
+  const worker::MemoryPlan& plan = model.plan;
+  const size_t memory =
+      options.memory_gib > 0
+          ? static_cast<size_t>(options.memory_gib * (1u << 30))
+          : MachineBytes();
+  std::cout << "KV cache: " << plan.kv_bytes_per_token << " bytes per token, "
+            << plan.kv_block_bytes << " per block of " << kBlockTokens
+            << " tokens\n";
+  const size_t left =
+      memory > plan.fixed_bytes() ? memory - plan.fixed_bytes() : 0;
+  const int32_t blocks = worker::BlocksThatFit(
+      model.config, backend, left, std::numeric_limits<int32_t>::max() / 16);
+  std::cout << "In " << Gibibytes(memory) << ": " << blocks << " blocks, "
+            << static_cast<int64_t>(blocks) * kBlockTokens << " tokens ("
+            << static_cast<int64_t>(blocks) * kBlockTokens /
+                   std::max(1, model.config.context_length())
+            << " full contexts of " << model.config.context_length() << ")\n";
+}
+
+absl::Status RunPlan(const PlanOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<worker::Backend> backend,
+                           MakeBackend(options.device));
+  worker::ModelOptions model_options;
+  model_options.overrides = options.overrides;
+  model_options.memory = options.memory;
+  CARAVAN_ASSIGN_OR_RETURN(
+      const worker::ModelDescription model,
+      worker::DescribeModel(options.directory, model_options, *backend));
+  std::cout << model.directory << ": " << model.plan.parameters
+            << " parameters, " << model.config.layers << " layers, class "
+            << backend->NumericsClass(model.dtype) << "\n";
+  PrintBytes(model.plan);
+  PrintFit(options, model, *backend);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command AddPlan(CLI::App& root) {
+  CLI::App* app = root.add_subcommand(
+      "plan", "What a model takes in memory; config.json is enough");
+  const auto options = std::make_shared<PlanOptions>();
+  app->add_option("DIR", options->directory, "Model directory")->required();
+  app->add_option("--device", options->device, "auto, cpu or reference");
+  app->add_option("--override", options->overrides, "KEY=JSON of config.json")
+      ->allow_extra_args(false);
+  app->add_option("--max-step-tokens", options->memory.max_step_tokens,
+                  "As the worker's flag")
+      ->check(CLI::Range(1, 65536));
+  app->add_option("--memory-gib", options->memory_gib,
+                  "Memory to fill (default: this machine's)")
+      ->check(CLI::PositiveNumber);
+  return {app, [options] { return RunPlan(*options); }};
+}
+
+}  // namespace caravan::cli
