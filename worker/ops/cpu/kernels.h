@@ -94,6 +94,11 @@ struct KernelTable {
   float (*max_finite)(const float* x, int64_t count, bool* finite);
   // How many values are greater than `limit`.
   int64_t (*count_greater)(const float* x, int64_t count, float limit);
+  // The first index whose value equals `wanted`, or count.
+  int64_t (*find)(const float* x, int64_t count, float wanted);
+  // SampleWeight of worker/ops/sample.h for each logit.
+  void (*sample_weights)(const float* logits, int64_t count, float max,
+                         float temperature, uint64_t* weights);
   // out[i] = Exp(x[i]).
   void (*exp)(const float* x, int64_t count, float* out);
 

@@ -236,7 +236,8 @@ CpuKv::CpuKv(const KvSpec& spec, Buffer buffer)
     : spec_(spec),
       value_stride_(RoundUp(spec.head_dim, kLanes)),
       head_floats_(HeadFloats(spec)),
-      block_floats_(spec.kv_heads * HeadFloats(spec)),
+      layer_floats_(spec.kv_heads * HeadFloats(spec)),
+      block_floats_(spec.layers * layer_floats_),
       buffer_(std::move(buffer)),
       base_(buffer_.As<float>()) {
   layers = spec.layers;
@@ -253,10 +254,8 @@ absl::StatusOr<std::unique_ptr<CpuKv>> CpuKv::Create(const KvSpec& spec) {
 
 void CpuKv::CopyBlock(const BlockCopy& copy) {
   if (copy.source == copy.target) return;
-  for (int32_t layer = 0; layer < spec_.layers; ++layer) {
-    std::memcpy(Keys(layer, copy.target, 0), Keys(layer, copy.source, 0),
-                static_cast<size_t>(block_floats_) * sizeof(float));
-  }
+  std::memcpy(Keys(0, copy.target, 0), Keys(0, copy.source, 0),
+              static_cast<size_t>(block_floats_) * sizeof(float));
 }
 
 }  // namespace caravan::worker::cpu

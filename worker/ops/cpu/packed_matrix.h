@@ -58,7 +58,8 @@ class CpuMatrix final : public PackedMatrix {
   Buffer buffer_;
 };
 
-// Keys and values: [layer][block][kv head], each [head_dim][16 slots] of keys
+// Keys and values: [block][layer][kv head], so that a block's memory is touched
+// when the block is first used; each [head_dim][16 slots] of keys
 // and then [16 slots][head_dim rounded up to 16] of values, fp32.
 class CpuKv final : public KvStorage {
  public:
@@ -78,13 +79,14 @@ class CpuKv final : public KvStorage {
  private:
   CpuKv(const KvSpec& spec, Buffer buffer);
   int64_t HeadOffset(int32_t layer, int32_t block, int32_t head) const {
-    return (int64_t{layer} * spec_.block_count + block) * block_floats_ +
+    return int64_t{block} * block_floats_ + layer * layer_floats_ +
            head * head_floats_;
   }
 
   const KvSpec spec_;
   const int64_t value_stride_;
   const int64_t head_floats_;
+  const int64_t layer_floats_;  // of one block
   const int64_t block_floats_;
   Buffer buffer_;
   float* const base_;
