@@ -46,6 +46,14 @@ void Must(const absl::Status& status) {
   std::exit(1);
 }
 
+sampling::SamplingParams NucleusWithLogprobs() {
+  sampling::SamplingParams params;
+  params.temperature = 0.8f;
+  params.top_p = 0.95f;
+  params.logprob_count = 0;
+  return params;
+}
+
 struct Layer {
   std::unique_ptr<PackedMatrix> qkv, projection, gate_up, down;
 };
@@ -167,6 +175,20 @@ class Model {
            .head = head_.get(),
            .logits = View<float>(logits_.data(), rows, kVocabulary)});
     });
+    std::vector<SampleRow> samples;
+    std::vector<TokenScore> sampled(rows);
+    for (int r = 0; r < rows; ++r) {
+      samples.push_back(
+          {.logits_row = r, .state = &state_, .output_position = position});
+    }
+    Time("sample", [&] {
+      return backend_->Sample(
+          {.logits = View<float>(logits_.data(), rows, kVocabulary),
+           .samples = samples,
+           .scores = {},
+           .sampled = sampled,
+           .scored = {}});
+    });
     return absl::ToDoubleSeconds(absl::Now() - start);
   }
 
@@ -233,6 +255,7 @@ class Model {
   std::vector<AttentionRow> rows_;
   std::vector<std::vector<BlockId>> blocks_;
   std::map<std::string, double> phases_;
+  const SamplingState state_{NucleusWithLogprobs(), 0, 0, {}, {}, {}};
 };
 
 Flags Parse(int argc, char** argv) {
