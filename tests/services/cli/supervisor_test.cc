@@ -89,7 +89,7 @@ ServiceSpec Shell(const std::string& name, const std::string& script) {
 }
 
 constexpr char kServe[] =
-    "echo READY grpc=127.0.0.1:4242; trap 'exit 0' TERM; "
+    "trap 'exit 0' TERM; echo READY grpc=127.0.0.1:4242; "
     "while :; do sleep 0.01; done";
 
 TEST(ParseReadyLineTest, ReadsFieldsAndRefusesOtherLines) {
@@ -181,7 +181,7 @@ TEST(SupervisorTest, StopEndsTheFirstServiceBeforeTheOthers) {
   Watcher watcher(stop);
   Supervisor supervisor(FastOptions(stop), watcher.Events());
   const std::string script =
-      "echo READY grpc=h:1; trap 'echo bye; exit 0' TERM; "
+      "trap 'echo bye; exit 0' TERM; echo READY grpc=h:1; "
       "while :; do sleep 0.01; done";
   for (const char* name : {"worker", "gateway"}) {
     ASSERT_OK(supervisor.Start(Shell(name, script)));
