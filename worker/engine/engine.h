@@ -163,8 +163,6 @@ struct EngineOptions {
   absl::Status Validate() const;
 };
 
-class Scheduler;
-
 class Engine {
  public:
   // `runner`, `sink` and `clock` must outlive the engine.
@@ -179,13 +177,15 @@ class Engine {
   absl::Status Submit(GroupRequest request);
 
   // Thread-safe. Ends the group; its blocks are free within one step, and no
-  // event of it follows. Wins over a submit that is still queued.
+  // event of it follows the report that is being emitted. Wins over a submit
+  // that is still queued.
   void Cancel(GroupId id);
 
   // Thread-safe. Refuses new groups with kDraining from now on.
   void StartDrain();
 
-  // Thread-safe. Whether no group is queued, waiting or running.
+  // Thread-safe. Whether no group is queued, waiting or running, and the last
+  // event of each was emitted.
   bool Drained() const;
 
   // Thread-safe. Load after the last step.
@@ -195,6 +195,8 @@ class Engine {
   std::vector<kv::BlockHash> CachedHashes() const;
 
   // Runs one step (or, with depth > 1, launches what fits and collects one).
+  // An error is the runner's and sticky: every group was failed with
+  // kWorkerLost.
   absl::StatusOr<StepReport> Step();
 
   // Steps until Stop; sleeps while there is nothing to do. Returns OK after
@@ -204,6 +206,10 @@ class Engine {
 
   // Thread-safe. Run returns after the current step.
   void Stop();
+
+  // Engine thread. Recounts blocks and references; kInternal when the books do
+  // not balance. For tests.
+  absl::Status Audit() const;
 
  private:
   struct State;

@@ -1,0 +1,321 @@
+// Scheduler::Plan: who runs, who yields, who is admitted.
+#include <algorithm>
+#include <utility>
+
+#include "common/status/errors.h"
+#include "worker/engine/scheduler.h"
+
+namespace caravan::worker {
+namespace {
+
+// Counts the blocks that come back when some sequences give up theirs: those
+// that nobody else refers to.
+class ReturningBlocks {
+ public:
+  explicit ReturningBlocks(const BlockPool& pool) : pool_(pool) {}
+
+  void Add(const Sequence& sequence) {
+    for (const BlockId block : sequence.blocks.blocks()) {
+      if (++seen_[block] == pool_.reference_count(block)) ++count_;
+    }
+  }
+  int32_t count() const { return count_; }
+
+ private:
+  const BlockPool& pool_;
+  absl::flat_hash_map<BlockId, int32_t> seen_;
+  int32_t count_ = 0;
+};
+
+}  // namespace
+
+PlannedStep Scheduler::Plan(absl::Time now) {
+  FailExpired(now);
+  Draft draft;
+  draft.tokens_left = options_.max_step_tokens;
+  draft.launched.step = step_ + 1;
+  ReserveRunning(draft);
+  AdmitWaiting(draft);
+  return Finish(std::move(draft));
+}
+
+void Scheduler::FailExpired(absl::Time now) {
+  if (now < next_deadline_) return;
+  next_deadline_ = absl::InfiniteFuture();
+  for (const auto& [id, group] : groups_) {
+    const absl::Time deadline = group->request.deadline;
+    if (deadline <= now) {
+      FailGroup(*group, MakeError(Reason::kDeadlineExceeded,
+                                  "the request's time is over"));
+    } else {
+      next_deadline_ = std::min(next_deadline_, deadline);
+    }
+  }
+  EraseEnded();
+}
+
+// Gives every running sequence its next row, as tokens and blocks allow.
+void Scheduler::ReserveRunning(Draft& draft) {
+  draft.decodes_left = static_cast<int32_t>(
+      std::ranges::count_if(running_, [](const Sequence* sequence) {
+        return sequence->decoding() && sequence->planned < sequence->known() &&
+               !sequence->sampling_in_flight;
+      }));
+  draft.decodes_left = std::min(draft.decodes_left, draft.tokens_left);
+  // Parking takes sequences off the end of running_, never the current one.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    const int32_t count = TokensFor(sequence, draft);
+    if (count <= 0) continue;
+    if (sequence.decoding()) {
+      draft.decodes_left = std::max(0, draft.decodes_left - 1);
+    }
+    if (!ReserveBlocks(sequence, sequence.planned + count, draft)) continue;
+    AddRow(sequence, count, draft);
+  }
+  draft.decodes_left = 0;
+}
+
+// Tokens that the sequence's next row may have.
+int32_t Scheduler::TokensFor(const Sequence& sequence,
+                             const Draft& draft) const {
+  if (sequence.sampling_in_flight) return 0;
+  const int32_t left = sequence.known() - sequence.planned;
+  if (sequence.decoding()) return std::min(left, draft.tokens_left);
+  return std::min(
+      {left, options_.max_prefill_chunk, draft.prefill_tokens_left()});
+}
+
+// Leases what the running sequence lacks for positions below `end`, parking
+// sequences below it. When that is not enough it waits, keeping its blocks,
+// and nobody below it may take blocks in this step.
+bool Scheduler::ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft) {
+  const int32_t missing = BlocksFor(end) - sequence.blocks.size();
+  if (missing <= 0) return true;
+  if (missing > available_blocks() && !draft.admission_floor) {
+    draft.admission_floor = sequence.rank().priority;
+  }
+  if (draft.starved ||
+      !ParkUntilFits({.blocks = missing, .rank = sequence.rank()})) {
+    draft.starved = true;
+    return false;
+  }
+  sequence.blocks.Append(Lease(missing));
+  return true;
+}
+
+// Parks the last running sequences below the demand's rank until it fits, or
+// none when it would not fit then. Returns whether it fits now: blocks of
+// sequences with rows in flight come back later.
+bool Scheduler::ParkUntilFits(const Demand& demand) {
+  ReturningBlocks returning(pool_);
+  const auto fits = [&](size_t running) {
+    return demand.blocks <= available_blocks() + returning.count() &&
+           (!demand.running_place ||
+            running < static_cast<size_t>(options_.max_running));
+  };
+  size_t kept = running_.size();
+  if (demand.blocks <= available_blocks() && fits(kept)) return true;
+  for (const Sequence* sequence : leaving_) returning.Add(*sequence);
+  while (!fits(kept) && kept > 0 &&
+         demand.rank.Before(running_[kept - 1]->rank())) {
+    returning.Add(*running_[--kept]);
+  }
+  if (!fits(kept)) return false;
+  while (running_.size() > kept) Park(*running_.back());
+  return demand.blocks <= available_blocks();
+}
+
+// Admits waiting sequences in order until one does not fit.
+void Scheduler::AdmitWaiting(Draft& draft) {
+  auto it = waiting_.begin();
+  while (it != waiting_.end() && draft.prefill_tokens_left() > 0) {
+    Sequence& sequence = **it;
+    const int32_t priority = sequence.rank().priority;
+    if (draft.admission_floor && priority <= *draft.admission_floor) return;
+    if (AwaitsSibling(sequence)) {
+      ++it;
+    } else if (TryAdmit(sequence, draft)) {
+      it = waiting_.erase(it);
+    } else {
+      return;
+    }
+  }
+}
+
+bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft) {
+  const Start start = FindStart(sequence);
+  const auto shared = static_cast<int32_t>(start.shared.size());
+  // Sharing takes cached blocks out of what is available.
+  const auto revived = static_cast<int32_t>(std::ranges::count_if(
+      start.shared, [this](BlockId block) { return pool_.cached(block); }));
+  const int32_t needed = BlocksFor(sequence.known()) - shared + revived;
+  if (!ParkUntilFits({.blocks = needed + Headroom(sequence),
+                      .running_place = true,
+                      .rank = Rank::LastOf(sequence.rank().priority)})) {
+    return false;
+  }
+  Admit(sequence, start, draft);
+  return true;
+}
+
+// Blocks that sequences of at least this priority still need for what they
+// know, and a reserve of a block for each, up to 1/32 of all blocks: so that a
+// new sequence does not make another one park at once.
+int32_t Scheduler::Headroom(const Sequence& sequence) const {
+  int32_t outstanding = 0;
+  int32_t count = 0;
+  for (const Sequence* other : running_) {
+    if (other->rank().priority < sequence.rank().priority) break;
+    outstanding +=
+        std::max(0, BlocksFor(other->known()) - other->blocks.size());
+    ++count;
+  }
+  return outstanding + std::min(count, std::max(1, options_.block_count / 32));
+}
+
+// Moves the sequence to the running set with its first row. The caller takes
+// it out of the waiting set.
+void Scheduler::Admit(Sequence& sequence, const Start& start, Draft& draft) {
+  Group& group = *sequence.group;
+  sequence.state = SequenceState::kRunning;
+  sequence.scoring = start.scoring;
+  sequence.blocks = pool_.Share(start.shared);
+  sequence.planned = start.position;
+  sequence.committed = start.standing;
+  sequence.shared = start.standing;
+  sequence.prefill_end = sequence.known();
+  const auto place =
+      std::ranges::find_if(running_, [&sequence](const Sequence* other) {
+        return sequence.rank().Before(other->rank());
+      });
+  running_.insert(place, &sequence);
+
+  const int32_t count =
+      std::min({sequence.known() - start.position, options_.max_prefill_chunk,
+                draft.prefill_tokens_left()});
+  const int32_t end = start.position + count;
+  sequence.blocks.Append(Lease(BlocksFor(end) - sequence.blocks.size()));
+  if (start.copy_source) {
+    draft.planned.plan.copies.push_back(
+        {.source = *start.copy_source,
+         .target = sequence.blocks.blocks()[start.shared.size()]});
+    ++draft.launched.counters.copied_blocks;
+  }
+  if (!sequence.known_to_runner)
+    draft.planned.added.push_back(SpecOf(sequence));
+  sequence.known_to_runner = true;
+  ++(sequence.parked ? report_.counters.resumed : report_.counters.admitted);
+  report_.counters.cached_tokens += start.cached_tokens;
+  if (!group.admitted) {
+    group.admitted = true;
+    group.cached_token_count =
+        std::min(start.cached_tokens, group.prompt_size());
+  }
+  AddRow(sequence, count, draft);
+}
+
+// The longest stretch of the sequence that stands already: in the index, or
+// with a sibling that has computed the prompt.
+Scheduler::Start Scheduler::FindStart(Sequence& sequence) const {
+  const Group& group = *sequence.group;
+  const int32_t known = sequence.known();
+  const Sequence* source = ForkSource(sequence);
+  Start start;
+  start.scoring = group.NeedsScores() && source == nullptr;
+  if (options_.prefix_cache) {
+    // The score of a position needs the logits of the one before it.
+    const int32_t most = start.scoring ? group.scored : known;
+    const auto hashes = sequence.Hashes(most / kv::kBlockTokens);
+    start.shared = index_.Find(
+        group.root, hashes,
+        sequence.Tokens(0, most / kv::kBlockTokens * kv::kBlockTokens));
+  }
+  start.cached_tokens =
+      static_cast<int32_t>(start.shared.size()) * kv::kBlockTokens;
+  start.standing = start.cached_tokens;
+  if (source != nullptr && start.standing < group.prompt_size()) {
+    const int32_t full = group.prompt_size() / kv::kBlockTokens;
+    const std::vector<BlockId>& blocks = source->blocks.blocks();
+    start.shared.assign(blocks.begin(), blocks.begin() + full);
+    start.standing = group.prompt_size();
+    start.cached_tokens = 0;
+    if (start.standing % kv::kBlockTokens != 0) {
+      start.copy_source = blocks[full];
+    }
+  }
+  // Something must be computed to have logits.
+  start.position = std::min(start.standing, known - 1);
+  return start;
+}
+
+// A running sibling whose blocks hold the whole prompt before this step.
+const Sequence* Scheduler::ForkSource(const Sequence& sequence) const {
+  for (const auto& other : sequence.group->sequences) {
+    if (other->state == SequenceState::kRunning &&
+        other->PlannedBefore(step_ + 1) >= sequence.group->prompt_size()) {
+      return other.get();
+    }
+  }
+  return nullptr;
+}
+
+// Whether a sibling computes the prompt right now.
+bool Scheduler::AwaitsSibling(const Sequence& sequence) const {
+  if (ForkSource(sequence) != nullptr) return false;
+  return std::ranges::any_of(sequence.group->sequences, [](const auto& other) {
+    return other->state == SequenceState::kRunning;
+  });
+}
+
+void Scheduler::AddRow(Sequence& sequence, int32_t count, Draft& draft) {
+  const bool decoding = sequence.decoding();
+  const int32_t first = sequence.planned;
+  const int32_t end = first + count;
+  const std::vector<BlockId>& blocks = sequence.blocks.blocks();
+  PlanRow row{.sequence = sequence.id,
+              .first_position = first,
+              .tokens = sequence.Tokens(first, end),
+              .blocks = {blocks.begin(), blocks.begin() + BlocksFor(end)},
+              .first_stored_position = sequence.shared,
+              .sample = end == sequence.known() && sequence.WantsToken(),
+              .output_position = static_cast<int32_t>(sequence.output.size()),
+              .score_prompt = sequence.scoring &&
+                              first < sequence.group->prompt_size() - 1};
+  draft.launched.rows.push_back(
+      {.sequence = &sequence, .end = end, .sampled = row.sample});
+  sequence.planned_before_last = first;
+  sequence.last_step = step_ + 1;
+  sequence.planned = end;
+  ++sequence.rows_in_flight;
+  sequence.sampling_in_flight = row.sample;
+  draft.tokens_left -= count;
+  StepCounters& counters = draft.launched.counters;
+  ++counters.rows;
+  (decoding ? counters.decode_tokens : counters.prefill_tokens) += count;
+  if (!decoding) ++counters.prefill_rows;
+  draft.planned.plan.rows.push_back(std::move(row));
+}
+
+SequenceSpec Scheduler::SpecOf(const Sequence& sequence) const {
+  const GroupRequest& request = sequence.group->request;
+  return {.id = sequence.id,
+          .choice = sequence.choice,
+          .prompt = request.prompt,
+          .output = sequence.output,
+          .sampling = request.sampling,
+          .min_tokens = request.stop.min_tokens,
+          .end_ids = request.end_ids};
+}
+
+// Numbers the plan and remembers its rows for Commit.
+PlannedStep Scheduler::Finish(Draft draft) {
+  draft.planned.dropped = std::exchange(dropped_, {});
+  if (!draft.planned.plan.empty()) {
+    draft.planned.plan.step = ++step_;
+    launched_.push_back(std::move(draft.launched));
+  }
+  return std::move(draft.planned);
+}
+
+}  // namespace caravan::worker
