@@ -1,0 +1,44 @@
+// Flags of caravan-router.
+#ifndef CARAVAN_SERVICES_ROUTER_OPTIONS_H_
+#define CARAVAN_SERVICES_ROUTER_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "services/router/block_index.h"
+
+namespace caravan::router {
+
+struct RouterOptions {
+  // Parameters that affect behavior.
+
+  std::string listen = "127.0.0.1";  // --listen: address of both ports
+  int port = 8090;                   // --port: gRPC; 0: any free port
+  int metrics_port = 9481;           // --metrics-port; 0: any free port
+  std::string tls_certificate_file;  // --tls-cert: PEM; empty: no TLS
+  std::string tls_key_file;          // --tls-key: PEM, with --tls-cert
+  std::string tls_ca_file;           // --tls-ca: clients must show one of its
+  double grace_s = 30;               // --grace: for running calls at the end
+  std::string log_level = "info";    // --log-level: debug, info, warning, error
+
+  // Parameters that affect performance.
+
+  std::string policy = "cost";  // --policy: see policy_factory.h
+  uint64_t policy_seed = 0;     // --policy-seed: 0 draws one
+  // --max-indexed-blocks: entries of the prefix index, about 20 bytes each.
+  int64_t max_indexed_blocks = BlockIndex::kDefaultMaxEntries;
+
+  // Errors: kInvalidField naming the flag.
+  absl::Status Validate() const;
+};
+
+// Nothing when help was asked for, and printed. Errors: kInvalidField.
+absl::StatusOr<std::optional<RouterOptions>> ParseRouterOptions(
+    int argc, const char* const* argv);
+
+}  // namespace caravan::router
+
+#endif  // CARAVAN_SERVICES_ROUTER_OPTIONS_H_

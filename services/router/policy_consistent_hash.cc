@@ -1,0 +1,44 @@
+#include "services/router/policy_consistent_hash.h"
+
+#include <xxhash.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "common/strings.h"
+#include "services/router/policy_ranking.h"
+
+namespace caravan::router {
+namespace {
+
+constexpr double kMaxShare = 1.25;  // of the mean number of sequences
+
+uint64_t Weight(std::string_view key, std::string_view worker_id) {
+  const std::string text = StrCat(key.size(), ":", key, worker_id);
+  return XXH3_64bits(text.data(), text.size());
+}
+
+// Most sequences that a replica may have and still be first.
+double FairShare(std::span<const Candidate> candidates) {
+  double sequences = 1;  // the new one
+  for (const Candidate& candidate : candidates) {
+    sequences += static_cast<double>(candidate.sequence_count());
+  }
+  return kMaxShare * sequences / static_cast<double>(candidates.size());
+}
+
+}  // namespace
+
+std::vector<size_t> ConsistentHashPolicy::Rank(
+    const PlacementQuery& query, std::span<const Candidate> candidates) {
+  const double share = FairShare(candidates);
+  return RankByScore(candidates.size(), /*turn=*/0, [&](size_t i) {
+    const Candidate& candidate = candidates[i];
+    const bool over = static_cast<double>(candidate.sequence_count()) > share;
+    // Greatest weight first.
+    return std::pair(over, ~Weight(query.affinity_key, candidate.worker_id));
+  });
+}
+
+}  // namespace caravan::router

@@ -1,0 +1,13 @@
+#include "services/router/policy_least_load.h"
+
+#include "services/router/policy_ranking.h"
+
+namespace caravan::router {
+
+std::vector<size_t> LeastLoadPolicy::Rank(
+    const PlacementQuery& query, std::span<const Candidate> candidates) {
+  return RankByScore(candidates.size(), turn_++,
+                     [&](size_t i) { return candidates[i].sequence_count(); });
+}
+
+}  // namespace caravan::router

@@ -1,0 +1,12 @@
+#include "services/router/policy_round_robin.h"
+
+#include "services/router/policy_ranking.h"
+
+namespace caravan::router {
+
+std::vector<size_t> RoundRobinPolicy::Rank(
+    const PlacementQuery& query, std::span<const Candidate> candidates) {
+  return RankByScore(candidates.size(), turn_++, [](size_t) { return 0; });
+}
+
+}  // namespace caravan::router

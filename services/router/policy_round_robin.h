@@ -1,0 +1,26 @@
+// Each replica in its turn, whatever its load: the yardstick for the others.
+#ifndef CARAVAN_SERVICES_ROUTER_POLICY_ROUND_ROBIN_H_
+#define CARAVAN_SERVICES_ROUTER_POLICY_ROUND_ROBIN_H_
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "services/router/policy.h"
+
+namespace caravan::router {
+
+class RoundRobinPolicy final : public Policy {
+ public:
+  std::string_view name() const override { return "round_robin"; }
+  std::vector<size_t> Rank(const PlacementQuery& query,
+                           std::span<const Candidate> candidates) override;
+
+ private:
+  size_t turn_ = 0;
+};
+
+}  // namespace caravan::router
+
+#endif  // CARAVAN_SERVICES_ROUTER_POLICY_ROUND_ROBIN_H_
