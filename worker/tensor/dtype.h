@@ -57,6 +57,22 @@ inline Bf16 ToBf16(float value) {
   return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
+// Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
+inline Fp16 ToFp16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return {static_cast<uint16_t>(sign | 0x7e00)};
+  if (magnitude < 0x38800000) {  // below 2^-14: subnormal, units of 2^-24
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return {static_cast<uint16_t>(
+        sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000))};
+  }
+  const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
+  if (rounded >= 0x47800000) return {static_cast<uint16_t>(sign | 0x7c00)};
+  return {static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13))};
+}
+
 }  // namespace caravan::worker
 
 #endif  // CARAVAN_WORKER_TENSOR_DTYPE_H_

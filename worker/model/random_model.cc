@@ -1,0 +1,463 @@
+#include "worker/model/random_model.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "common/sampling/philox.h"
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/model/config.h"
+#include "worker/model/layout.h"
+#include "worker/model/random_tokenizer.h"
+#include "worker/ops/canonical_math.h"
+
+namespace caravan::worker {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What distinguishes the shapes; the rest of config.json is common.
+struct Shape {
+  std::string_view name;
+  int32_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab;
+  double rope_theta;
+  double llama3_factor;  // 0: no rope_scaling
+  int32_t context;
+  bool tied;
+};
+
+constexpr Shape kShapes[] = {
+    {"tiny", 64, 172, 2, 4, 2, 16, 512, 1e4, 0, 512, true},
+    {"tinyllama", 2048, 5632, 22, 32, 4, 64, 32000, 1e4, 0, 2048, false},
+    {"llama-2-7b", 4096, 11008, 32, 32, 32, 128, 32000, 1e4, 0, 4096, false},
+    {"llama-2-13b", 5120, 13824, 40, 40, 40, 128, 32000, 1e4, 0, 4096, false},
+    {"llama-2-70b", 8192, 28672, 80, 64, 8, 128, 32000, 1e4, 0, 4096, false},
+    {"llama-3-8b", 4096, 14336, 32, 32, 8, 128, 128256, 5e5, 0, 8192, false},
+    {"llama-3-70b", 8192, 28672, 80, 64, 8, 128, 128256, 5e5, 0, 8192, false},
+    {"llama-3.1-8b", 4096, 14336, 32, 32, 8, 128, 128256, 5e5, 8, 131072,
+     false},
+    {"llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 5e5, 32, 131072, true},
+    {"llama-3.2-3b", 3072, 8192, 28, 24, 8, 128, 128256, 5e5, 32, 131072,
+     true}};
+
+absl::StatusOr<Shape> FindShape(std::string_view name) {
+  std::string all;
+  for (const Shape& shape : kShapes) {
+    if (shape.name == name) return shape;
+    StrAppend(&all, all.empty() ? "" : ", ", shape.name);
+  }
+  return FieldError("--shape", StrCat("one of ", all), name);
+}
+
+std::string_view TorchName(DType dtype) {
+  switch (dtype) {
+    case DType::kFp32:
+      return "float32";
+    case DType::kBf16:
+      return "bfloat16";
+    case DType::kFp16:
+      return "float16";
+  }
+  return "float32";
+}
+
+std::string_view SafetensorsName(DType dtype) {
+  switch (dtype) {
+    case DType::kFp32:
+      return "F32";
+    case DType::kBf16:
+      return "BF16";
+    case DType::kFp16:
+      return "F16";
+  }
+  return "F32";
+}
+
+ordered_json ConfigOf(const Shape& shape, DType dtype) {
+  ordered_json scaling = nullptr;
+  if (shape.llama3_factor > 0) {
+    scaling = {{"rope_type", "llama3"},
+               {"factor", shape.llama3_factor},
+               {"low_freq_factor", 1.0},
+               {"high_freq_factor", 4.0},
+               {"original_max_position_embeddings", 8192}};
+  }
+  return {
+      {"architectures", ordered_json::array({"LlamaForCausalLM"})},
+      {"model_type", "llama"},
+      {"hidden_act", "silu"},
+      {"hidden_size", shape.hidden},
+      {"intermediate_size", shape.intermediate},
+      {"num_hidden_layers", shape.layers},
+      {"num_attention_heads", shape.heads},
+      {"num_key_value_heads", shape.kv_heads},
+      {"head_dim", shape.head_dim},
+      {"vocab_size", shape.vocab},
+      {"max_position_embeddings", shape.context},
+      {"rms_norm_eps", 1e-5},
+      {"rope_theta", shape.rope_theta},
+      {"rope_scaling", scaling},
+      {"attention_bias", false},
+      {"mlp_bias", false},
+      {"tie_word_embeddings", shape.tied},
+      {"bos_token_id", RandomBosId(shape.vocab)},
+      {"eos_token_id", ordered_json::array({RandomEndOfTextId(shape.vocab),
+                                            RandomEndOfTurnId(shape.vocab)})},
+      {"torch_dtype", std::string(TorchName(dtype))}};
+}
+
+// The standard normal distribution's integral up to x, for |x| < 6:
+// 1/2 + phi(x) (x + x^3/3 + x^5/(3*5) + ...).
+double NormalIntegral(double x) {
+  double term = x;
+  double sum = x;
+  for (int k = 3; k < 200 && term > 1e-18 * sum; k += 2) {
+    term *= x * x / k;
+    sum += term;
+  }
+  constexpr double kInverseSqrtTwoPi = 0.39894228040143267794;
+  return 0.5 + kInverseSqrtTwoPi * Exp64(-x * x / 2) * sum;
+}
+
+// The quantiles (i + 1/2) / 65536 of the normal distribution, times deviation.
+std::vector<float> NormalQuantiles(double deviation) {
+  constexpr int kCount = 65536;
+  constexpr double kSqrtTwoPi = 2.50662827463100050242;
+  std::vector<float> quantiles(kCount);
+  double x = 0;
+  for (int i = kCount / 2; i < kCount; ++i) {
+    const double wanted = (i + 0.5) / kCount;
+    for (int step = 0; step < 8; ++step) {  // Newton, from the one before
+      x += (wanted - NormalIntegral(x)) * kSqrtTwoPi * Exp64(x * x / 2);
+    }
+    quantiles[i] = static_cast<float>(x * deviation);
+    quantiles[kCount - 1 - i] = -quantiles[i];
+  }
+  return quantiles;
+}
+
+// The value of a float in a type's storage, low bytes first.
+uint32_t BitsOf(float value, DType dtype) {
+  switch (dtype) {
+    case DType::kFp32:
+      return std::bit_cast<uint32_t>(value);
+    case DType::kBf16:
+      return ToBf16(value).bits;
+    case DType::kFp16:
+      return ToFp16(value).bits;
+  }
+  return 0;
+}
+
+// Makes elements of tensors. Thread-safe: immutable.
+class ElementSource {
+ public:
+  ElementSource(DType dtype, uint64_t seed)
+      : dtype_(dtype),
+        key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
+        one_(BitsOf(1.0f, dtype)) {
+    for (const float value : NormalQuantiles(/*deviation=*/0.02)) {
+      table_.push_back(BitsOf(value, dtype));
+    }
+  }
+
+  // Elements [first, first + out.size() / width) of tensor `index`; `first`
+  // a multiple of 8.
+  void Fill(const TensorSpec& tensor, uint32_t index, uint64_t first,
+            std::span<std::byte> out) const {
+    const bool norm = tensor.group == TensorGroup::kNorms;
+    if (dtype_ == DType::kFp32) {
+      FillAs<uint32_t>(norm, index, first, out);
+    } else {
+      FillAs<uint16_t>(norm, index, first, out);
+    }
+  }
+
+ private:
+  template <typename T>
+  void FillAs(bool norm, uint32_t index, uint64_t first,
+              std::span<std::byte> out) const {
+    T* const target = reinterpret_cast<T*>(out.data());
+    const size_t count = out.size() / sizeof(T);
+    for (size_t i = 0; i < count; i += 8) {
+      const size_t some = std::min<size_t>(8, count - i);
+      const uint64_t block = (first + i) / 8;
+      const auto draw = sampling::Philox4x32(
+          {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+           index, kPurpose},
+          key_);
+      for (size_t j = 0; j < some; ++j) {
+        const uint32_t quantile = (draw[j / 2] >> (16 * (j % 2))) & 0xffff;
+        target[i + j] = static_cast<T>(norm ? one_ : table_[quantile]);
+      }
+    }
+  }
+
+  // Of the draws, beside sampling::DrawPurpose.
+  static constexpr uint32_t kPurpose = 0x77656967;
+
+  const DType dtype_;
+  const sampling::PhiloxKey key_;
+  const uint32_t one_;
+  std::vector<uint32_t> table_;
+};
+
+absl::Status WriteError(const std::string& path) {
+  const std::error_code error(errno, std::generic_category());
+  return MakeError(Reason::kInternal,
+                   StrCat(path, ": cannot be written: ", error.message()),
+                   {{"file", path}});
+}
+
+absl::Status WriteText(const std::string& path, std::string_view text) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(text.data(), static_cast<std::streamsize>(text.size()));
+  out.close();
+  return out ? absl::OkStatus() : WriteError(path);
+}
+
+// An open file for writing at offsets. Move-only by omission.
+class OutputFile {
+ public:
+  explicit OutputFile(std::string path)
+      : path_(std::move(path)),
+        fd_(open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+                 0644)) {}
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  ~OutputFile() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+  // Thread-safe.
+  absl::Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written =
+          pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return WriteError(path_);
+      offset += static_cast<uint64_t>(written);
+      bytes = bytes.subspan(static_cast<size_t>(written));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string path_;
+  const int fd_;
+};
+
+// A tensor with its number among all tensors: part of its random numbers.
+struct NumberedTensor {
+  TensorSpec spec;
+  uint32_t index = 0;
+};
+
+// Some elements of one tensor.
+struct Piece {
+  const NumberedTensor* tensor = nullptr;
+  uint64_t first = 0;
+  uint64_t count = 0;
+  uint64_t offset = 0;  // in the file
+};
+
+ordered_json ShapeOf(const TensorSpec& tensor) {
+  ordered_json shape = ordered_json::array({tensor.rows});
+  if (tensor.cols > 0) shape.push_back(tensor.cols);
+  return shape;
+}
+
+// The file's header, padded to 8 bytes, and all pieces behind it.
+std::string MakeHeader(const std::vector<NumberedTensor>& tensors, DType dtype,
+                       std::vector<Piece>& pieces) {
+  constexpr uint64_t kPieceElements = 1 << 20;
+  ordered_json header;
+  uint64_t next = 0;
+  for (const NumberedTensor& tensor : tensors) {
+    const uint64_t elements = static_cast<uint64_t>(tensor.spec.elements());
+    const uint64_t end = next + elements * SizeOf(dtype);
+    header[tensor.spec.name] = {
+        {"dtype", std::string(SafetensorsName(dtype))},
+        {"shape", ShapeOf(tensor.spec)},
+        {"data_offsets", ordered_json::array({next, end})}};
+    for (uint64_t first = 0; first < elements; first += kPieceElements) {
+      pieces.push_back({&tensor, first,
+                        std::min(kPieceElements, elements - first),
+                        next + first * SizeOf(dtype)});
+    }
+    next = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  for (Piece& piece : pieces) piece.offset += 8 + text.size();
+  return text;
+}
+
+// Runs `work` for indices [0, count) on `threads` threads; the first error.
+absl::Status ForEach(size_t count, int threads,
+                     const std::function<absl::Status(size_t)>& work) {
+  std::atomic<size_t> next = 0;
+  absl::Mutex mutex;
+  absl::Status failure;
+  const auto run = [&] {
+    for (size_t i = next++; i < count; i = next++) {
+      const absl::Status status = work(i);
+      if (status.ok()) continue;
+      absl::MutexLock lock(&mutex);
+      failure.Update(status);
+      next = count;
+    }
+  };
+  {
+    std::vector<std::jthread> team;
+    for (int i = 1; i < threads; ++i) team.emplace_back(run);
+    run();
+  }
+  return failure;
+}
+
+absl::Status WriteFile(const std::string& path,
+                       const std::vector<NumberedTensor>& tensors,
+                       const ElementSource& source,
+                       const RandomModelOptions& options) {
+  std::vector<Piece> pieces;
+  const std::string header = MakeHeader(tensors, options.dtype, pieces);
+  OutputFile file(path);
+  std::array<std::byte, 8> length;
+  for (size_t i = 0; i < length.size(); ++i) {
+    length[i] = static_cast<std::byte>(header.size() >> (8 * i));
+  }
+  CARAVAN_RETURN_IF_ERROR(file.WriteAt(0, length));
+  CARAVAN_RETURN_IF_ERROR(file.WriteAt(8, std::as_bytes(std::span(header))));
+  return ForEach(pieces.size(), options.threads, [&](size_t i) {
+    const Piece& piece = pieces[i];
+    std::vector<std::byte> bytes(piece.count * SizeOf(options.dtype));
+    source.Fill(piece.tensor->spec, piece.tensor->index, piece.first, bytes);
+    return file.WriteAt(piece.offset, bytes);
+  });
+}
+
+// Tensors in order, cut where the next one would go past the limit.
+std::vector<std::vector<NumberedTensor>> CutIntoFiles(
+    const std::vector<TensorSpec>& tensors, DType dtype, uint64_t limit) {
+  std::vector<std::vector<NumberedTensor>> files(1);
+  uint64_t bytes = 0;
+  uint32_t index = 0;
+  for (const TensorSpec& tensor : tensors) {
+    const uint64_t more =
+        static_cast<uint64_t>(tensor.elements()) * SizeOf(dtype);
+    if (!files.back().empty() && bytes + more > limit) {
+      files.emplace_back();
+      bytes = 0;
+    }
+    files.back().push_back({tensor, index++});
+    bytes += more;
+  }
+  return files;
+}
+
+std::string FileName(size_t index, size_t count) {
+  if (count == 1) return "model.safetensors";
+  char name[64];
+  std::snprintf(name, sizeof(name), "model-%05zu-of-%05zu.safetensors",
+                index + 1, count);
+  return name;
+}
+
+absl::Status WriteWeights(const std::string& directory,
+                          const std::vector<TensorSpec>& tensors,
+                          const RandomModelOptions& options) {
+  const auto files =
+      CutIntoFiles(tensors, options.dtype, options.max_file_bytes);
+  const ElementSource source(options.dtype, options.seed);
+  ordered_json map = ordered_json::object();
+  uint64_t total = 0;
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string name = FileName(i, files.size());
+    CARAVAN_RETURN_IF_ERROR(
+        WriteFile(StrCat(directory, "/", name), files[i], source, options));
+    for (const NumberedTensor& tensor : files[i]) {
+      map[tensor.spec.name] = name;
+      total +=
+          static_cast<uint64_t>(tensor.spec.elements()) * SizeOf(options.dtype);
+    }
+  }
+  if (files.size() == 1) return absl::OkStatus();
+  const ordered_json index = {{"metadata", {{"total_size", total}}},
+                              {"weight_map", std::move(map)}};
+  return WriteText(StrCat(directory, "/model.safetensors.index.json"),
+                   index.dump(2) + "\n");
+}
+
+absl::Status WriteTexts(const std::string& directory, const Shape& shape,
+                        std::string_view config) {
+  const ordered_json generation = {
+      {"bos_token_id", RandomBosId(shape.vocab)},
+      {"eos_token_id", ordered_json::array({RandomEndOfTextId(shape.vocab),
+                                            RandomEndOfTurnId(shape.vocab)})},
+      {"do_sample", true}};
+  CARAVAN_RETURN_IF_ERROR(WriteText(StrCat(directory, "/config.json"), config));
+  CARAVAN_RETURN_IF_ERROR(WriteText(
+      StrCat(directory, "/generation_config.json"), generation.dump(2) + "\n"));
+  CARAVAN_RETURN_IF_ERROR(WriteText(StrCat(directory, "/tokenizer.json"),
+                                    RandomTokenizerJson(shape.vocab)));
+  return WriteText(StrCat(directory, "/tokenizer_config.json"),
+                   RandomTokenizerConfigJson());
+}
+
+absl::Status PrepareDirectory(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) {
+    return FieldError("OUT", "a directory that can be made",
+                      StrCat(directory, ": ", error.message()));
+  }
+  if (std::filesystem::is_empty(directory, error)) return absl::OkStatus();
+  return FieldError("OUT", "an empty directory", directory);
+}
+
+}  // namespace
+
+std::vector<std::string_view> RandomModelShapes() {
+  std::vector<std::string_view> names;
+  for (const Shape& shape : kShapes) names.push_back(shape.name);
+  return names;
+}
+
+absl::StatusOr<std::string> ShapeConfig(std::string_view shape, DType dtype) {
+  CARAVAN_ASSIGN_OR_RETURN(const Shape found, FindShape(shape));
+  return ConfigOf(found, dtype).dump(2) + "\n";
+}
+
+absl::Status WriteRandomModel(const std::string& directory,
+                              const RandomModelOptions& options) {
+  if (options.threads < 1 || options.threads > 256) {
+    return FieldError("--threads", "in [1, 256]", StrCat(options.threads));
+  }
+  CARAVAN_ASSIGN_OR_RETURN(const Shape shape, FindShape(options.shape));
+  CARAVAN_ASSIGN_OR_RETURN(const std::string text,
+                           ShapeConfig(options.shape, options.dtype));
+  CARAVAN_ASSIGN_OR_RETURN(const ModelConfig config,
+                           ParseModelConfig(text, "config.json", {}));
+  CARAVAN_RETURN_IF_ERROR(PrepareDirectory(directory));
+  CARAVAN_RETURN_IF_ERROR(WriteTexts(directory, shape, text));
+  return WriteWeights(directory, AllTensors(MakeLayout(config)), options);
+}
+
+}  // namespace caravan::worker
