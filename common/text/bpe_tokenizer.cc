@@ -1,0 +1,426 @@
+#include "common/text/bpe_tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "common/text/unicode_class.h"
+#include "common/text/utf8.h"
+
+namespace caravan::text {
+namespace {
+
+constexpr TokenId kNoToken = -1;
+
+// A symbol that takes part in no merge, and back. Ids of tokens and of unknown
+// characters are kept apart from merging by being negative.
+TokenId Frozen(TokenId id) { return -2 - id; }
+TokenId Thawed(TokenId symbol) { return symbol < 0 ? -2 - symbol : symbol; }
+
+bool CanOccurInUtf8(int byte) {
+  return byte != 0xC0 && byte != 0xC1 && byte < 0xF5;
+}
+
+// Offset of the last character of text[0, end).
+size_t LastCharacter(std::string_view text, size_t end) {
+  size_t offset = end - 1;
+  while (offset > 0 && (text[offset] & 0xC0) == 0x80) --offset;
+  return offset;
+}
+
+CharClass ClassAt(std::string_view text, size_t offset) {
+  return ClassOf(DecodeUtf8(text.substr(offset)).code_point);
+}
+
+std::string_view TrimSpaces(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  return text;
+}
+
+void AppendWithVisibleSpaces(std::string_view text, std::string* out) {
+  for (const char c : text) {
+    if (c == ' ') {
+      out->append(kVisibleSpace);
+    } else {
+      out->push_back(c);
+    }
+  }
+}
+
+std::string CollapseSpaces(std::string_view text) {
+  std::string out;
+  for (const char c : TrimSpaces(text)) {
+    if (c != ' ' || out.back() != ' ') out.push_back(c);
+  }
+  return out;
+}
+
+// The spans as one text, and where the permission changes.
+struct JoinedSpans {
+  struct Border {
+    size_t end;  // of a stretch of one permission
+    bool allow_special;
+  };
+
+  explicit JoinedSpans(const std::vector<TextSpan>& spans) {
+    for (const TextSpan& span : spans) {
+      if (span.text.empty()) continue;
+      text.append(span.text);
+      const bool allow = span.allow_special_tokens;
+      if (!borders.empty() && borders.back().allow_special == allow) {
+        borders.pop_back();
+      }
+      borders.push_back({text.size(), allow});
+    }
+  }
+
+  std::string text;
+  std::vector<Border> borders;  // ascending; the last is the end of the text
+};
+
+// Beginning of the white space before `end`, not before `begin`.
+size_t SkipSpaceBefore(std::string_view text, size_t begin, size_t end) {
+  while (end > begin) {
+    const size_t last = LastCharacter(text, end);
+    if (ClassAt(text, last) != CharClass::kWhiteSpace) break;
+    end = last;
+  }
+  return end;
+}
+
+size_t SkipSpaceAfter(std::string_view text, size_t offset) {
+  while (offset < text.size() &&
+         ClassAt(text, offset) == CharClass::kWhiteSpace) {
+    offset += Utf8Size(text[offset]);
+  }
+  return offset;
+}
+
+bool BeginsWithSpace(std::string_view text) {
+  return text.front() == ' ' ||
+         text.substr(0, kVisibleSpace.size()) == kVisibleSpace;
+}
+
+void TrimVisibleSpacesAtEnd(std::string* text) {
+  while (std::string_view(*text).ends_with(kVisibleSpace)) {
+    text->resize(text->size() - kVisibleSpace.size());
+  }
+}
+
+absl::Status InvalidUtf8At(size_t offset) {
+  return MakeError(Reason::kInvalidUtf8,
+                   StrCat("text must be valid UTF-8; byte ", offset,
+                          " does not belong to a character"),
+                   {{"offset", StrCat(offset)}});
+}
+
+}  // namespace
+
+BpeTokenizer::BpeTokenizer(TokenizerModel model)
+    : model_(std::move(model)), merges_(model_.merging.pairs) {
+  byte_ids_.fill(kNoToken);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(
+    TokenizerModel model) {
+  KeepLastOfEachName(&model.added_tokens);
+  std::string id = TokenizerIdOf(model);
+  std::unique_ptr<BpeTokenizer> tokenizer(new BpeTokenizer(std::move(model)));
+  tokenizer->tokenizer_id_ = std::move(id);
+  CARAVAN_RETURN_IF_ERROR(tokenizer->Prepare());
+  return tokenizer;
+}
+
+absl::Status BpeTokenizer::Prepare() {
+  for (const std::string& pattern : model_.patterns) {
+    CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<PreTokenizer> pre_tokenizer,
+                             PreTokenizer::Create(pattern));
+    pre_tokenizers_.push_back(std::move(pre_tokenizer));
+  }
+  PreparePieces();
+  PrepareNames();
+  if (model_.merging.bytes_are_symbols) {
+    CARAVAN_RETURN_IF_ERROR(PrepareByteSymbols());
+  }
+  // Only the tables made from them are needed from here on.
+  model_.pieces = {};
+  model_.merging.pairs = {};
+  return absl::OkStatus();
+}
+
+absl::Status BpeTokenizer::PrepareByteSymbols() {
+  for (int byte = 0; byte < 256; ++byte) {
+    if (byte_ids_[byte] != kNoToken) continue;
+    if (model_.merging.unknown_id) {
+      byte_ids_[byte] = Frozen(*model_.merging.unknown_id);
+    } else if (CanOccurInUtf8(byte)) {
+      return MakeError(Reason::kModelFileInvalid,
+                       StrCat("the vocabulary has no token for byte ", byte,
+                              " and no unknown token"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void BpeTokenizer::PreparePieces() {
+  const bool bytes = model_.merging.bytes_are_symbols;
+  for (TokenId id = 0; id < model_.vocabulary.size(); ++id) {
+    const TokenEntry& token = model_.vocabulary.tokens[id];
+    const std::string& piece = model_.pieces[id];
+    if (!bytes && token.kind == TokenKind::kByte) {
+      byte_ids_[static_cast<unsigned char>(token.bytes.front())] = id;
+      continue;
+    }
+    if (piece.empty()) continue;
+    if (model_.merging.whole_piece_first) whole_pieces_.try_emplace(piece, id);
+    if (bytes && piece.size() == 1) {
+      byte_ids_[static_cast<unsigned char>(piece.front())] = id;
+    }
+    if (!bytes && Utf8Size(piece.front()) == static_cast<int>(piece.size())) {
+      characters_.try_emplace(DecodeUtf8(piece).code_point, id);
+    }
+  }
+  TokenId symbol = model_.vocabulary.size();
+  for (const std::string& character : model_.merging.extra_symbols) {
+    characters_.try_emplace(DecodeUtf8(character).code_point, symbol++);
+  }
+}
+
+void BpeTokenizer::PrepareNames() {
+  for (size_t i = 0; i < model_.added_tokens.size(); ++i) {
+    const AddedToken& token = model_.added_tokens[i];
+    NameMatcher& names = token.special ? special_names_ : text_names_;
+    names.Add(token.name, static_cast<int32_t>(i));
+  }
+  for (const TokenId id : model_.user_defined) {
+    user_defined_.Add(model_.pieces[id], id);
+  }
+  for (const TokenId id : model_.unused) taken_apart_[id] = {-1, -1, id, 0};
+  for (const MergePair& pair : model_.merging.pairs) {
+    const auto it = taken_apart_.find(pair.result);
+    if (it != taken_apart_.end() && it->second.left < 0) it->second = pair;
+  }
+}
+
+absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
+    std::string_view text, const EncodeOptions& options) const {
+  CARAVAN_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
+                           EncodeSpans({{text, options.allow_special_tokens}}));
+  if (options.add_special_tokens) {
+    ids.insert(ids.begin(), model_.prefix_ids.begin(), model_.prefix_ids.end());
+    ids.insert(ids.end(), model_.suffix_ids.begin(), model_.suffix_ids.end());
+  }
+  return ids;
+}
+
+absl::StatusOr<std::vector<TokenId>> BpeTokenizer::EncodeSpans(
+    const std::vector<TextSpan>& spans) const {
+  const JoinedSpans joined(spans);
+  const std::string_view text = joined.text;
+  if (const auto invalid = FirstInvalidUtf8(text)) {
+    return InvalidUtf8At(*invalid);
+  }
+  std::vector<TokenId> ids;
+  size_t stretch = 0;  // where the ordinary text that is not yet encoded begins
+  const auto encode_until = [&](size_t end) {
+    return EncodeStretch(text.substr(stretch, end - stretch), stretch == 0,
+                         &ids);
+  };
+  size_t offset = 0;
+  auto border = joined.borders.begin();
+  while (offset < text.size()) {
+    while (border->end <= offset) ++border;
+    size_t size = 0;
+    const AddedToken* const token = FindAdded(
+        text, offset, border->allow_special ? border->end : offset, &size);
+    if (token == nullptr) {
+      offset += Utf8Size(text[offset]);
+      continue;
+    }
+    CARAVAN_RETURN_IF_ERROR(encode_until(
+        token->strip_left ? SkipSpaceBefore(text, stretch, offset) : offset));
+    ids.push_back(token->id);
+    offset += size;
+    if (token->strip_right) offset = SkipSpaceAfter(text, offset);
+    stretch = offset;
+  }
+  CARAVAN_RETURN_IF_ERROR(encode_until(text.size()));
+  return ids;
+}
+
+const AddedToken* BpeTokenizer::FindAdded(std::string_view text, size_t offset,
+                                          size_t special_end,
+                                          size_t* size) const {
+  const AddedToken* best = nullptr;
+  const auto consider = [&](const NameMatcher& names, size_t end) {
+    const auto match = names.LongestPrefix(text.substr(offset, end - offset));
+    if (!match || match->size <= *size) return;
+    const AddedToken& token = model_.added_tokens[match->value];
+    if (token.single_word && !StandsAlone(text, offset, offset + match->size)) {
+      return;
+    }
+    best = &token;
+    *size = match->size;
+  };
+  *size = 0;
+  consider(text_names_, text.size());
+  consider(special_names_, special_end);
+  return best;
+}
+
+bool BpeTokenizer::StandsAlone(std::string_view text, size_t begin,
+                               size_t end) const {
+  const auto is_word = [&](size_t offset) {
+    const CharClass c = ClassAt(text, offset);
+    return c == CharClass::kLetter || c == CharClass::kNumber ||
+           text[offset] == '_';
+  };
+  if (begin > 0 && is_word(LastCharacter(text, begin))) return false;
+  return end >= text.size() || !is_word(end);
+}
+
+absl::Status BpeTokenizer::EncodeStretch(std::string_view text,
+                                         bool at_text_start,
+                                         std::vector<TokenId>* ids) const {
+  if (text.empty()) return absl::OkStatus();
+  const std::string normalized = Normalize(text, at_text_start);
+  std::vector<std::string_view> pieces;
+  CARAVAN_RETURN_IF_ERROR(SplitIntoPieces(normalized, &pieces));
+  for (const std::string_view piece : pieces) EncodePiece(piece, ids);
+  return absl::OkStatus();
+}
+
+std::string BpeTokenizer::Normalize(std::string_view text,
+                                    bool at_text_start) const {
+  const Normalization& n = model_.normalization;
+  std::string collapsed;
+  if (n.collapse_spaces) {
+    collapsed = CollapseSpaces(text);
+    text = collapsed;
+  }
+  if (text.empty()) return "";
+  const bool wanted = n.prefix == PrefixScheme::kAlways ||
+                      (n.prefix == PrefixScheme::kFirst && at_text_start);
+  std::string out;
+  out.reserve(text.size() + text.size() / 2 + kVisibleSpace.size());
+  if (wanted && !(n.prefix_unless_present && BeginsWithSpace(text))) {
+    out.append(n.visible_spaces ? kVisibleSpace : " ");
+  }
+  if (!n.visible_spaces) {
+    out.append(text);
+    return out;
+  }
+  AppendWithVisibleSpaces(text, &out);
+  // SentencePiece trims after it has made spaces visible.
+  if (n.collapse_spaces) TrimVisibleSpacesAtEnd(&out);
+  return out;
+}
+
+absl::Status BpeTokenizer::SplitIntoPieces(
+    std::string_view text, std::vector<std::string_view>* pieces) const {
+  if (model_.normalization.split_at_spaces) {
+    size_t begin = 0;
+    for (size_t next = text.find(kVisibleSpace, 1);
+         next != std::string_view::npos;
+         next = text.find(kVisibleSpace, next + 1)) {
+      pieces->push_back(text.substr(begin, next - begin));
+      begin = next;
+    }
+    if (begin < text.size()) pieces->push_back(text.substr(begin));
+  } else if (!text.empty()) {
+    pieces->push_back(text);
+  }
+  for (const auto& pre_tokenizer : pre_tokenizers_) {
+    std::vector<std::string_view> finer;
+    for (const std::string_view piece : *pieces) {
+      CARAVAN_RETURN_IF_ERROR(pre_tokenizer->Split(piece, &finer));
+    }
+    *pieces = std::move(finer);
+  }
+  return absl::OkStatus();
+}
+
+void BpeTokenizer::EncodePiece(std::string_view piece,
+                               std::vector<TokenId>* ids) const {
+  if (model_.merging.whole_piece_first) {
+    const auto whole = whole_pieces_.find(ToAbsl(piece));
+    if (whole != whole_pieces_.end()) {
+      ids->push_back(whole->second);
+      return;
+    }
+  }
+  std::vector<TokenId> symbols;
+  AppendSymbols(piece, &symbols);
+  merges_.Apply(&symbols);
+  for (const TokenId symbol : symbols) AppendResult(symbol, ids);
+}
+
+void BpeTokenizer::AppendSymbols(std::string_view piece,
+                                 std::vector<TokenId>* symbols) const {
+  symbols->reserve(piece.size());
+  if (model_.merging.bytes_are_symbols) {
+    for (const char c : piece) {
+      symbols->push_back(byte_ids_[static_cast<unsigned char>(c)]);
+    }
+    return;
+  }
+  while (!piece.empty()) {
+    if (const auto match = user_defined_.LongestPrefix(piece)) {
+      symbols->push_back(Frozen(match->value));
+      piece.remove_prefix(match->size);
+      continue;
+    }
+    const Utf8Char c = DecodeUtf8(piece);
+    const auto known = characters_.find(c.code_point);
+    if (known != characters_.end()) {
+      symbols->push_back(known->second);
+    } else {
+      AppendUnknown(piece.substr(0, c.size), symbols);
+    }
+    piece.remove_prefix(c.size);
+  }
+}
+
+void BpeTokenizer::AppendUnknown(std::string_view character,
+                                 std::vector<TokenId>* symbols) const {
+  const auto id_of = [&](char c) {
+    return byte_ids_[static_cast<unsigned char>(c)];
+  };
+  const bool fallback =
+      model_.merging.byte_fallback &&
+      std::all_of(character.begin(), character.end(),
+                  [&](char c) { return id_of(c) != kNoToken; });
+  if (fallback) {
+    for (const char c : character) symbols->push_back(Frozen(id_of(c)));
+    return;
+  }
+  if (!model_.merging.unknown_id) return;
+  const TokenId unknown = Frozen(*model_.merging.unknown_id);
+  const bool fused = model_.merging.fuse_unknown && !symbols->empty() &&
+                     symbols->back() == unknown;
+  if (!fused) symbols->push_back(unknown);
+}
+
+void BpeTokenizer::AppendResult(TokenId symbol,
+                                std::vector<TokenId>* ids) const {
+  const TokenId id = Thawed(symbol);
+  if (id >= model_.vocabulary.size()) {
+    const size_t index = id - model_.vocabulary.size();
+    std::vector<TokenId> unknown;
+    AppendUnknown(model_.merging.extra_symbols[index], &unknown);
+    for (const TokenId part : unknown) ids->push_back(Thawed(part));
+    return;
+  }
+  const auto apart = taken_apart_.find(id);
+  if (apart == taken_apart_.end() || apart->second.left < 0) {
+    ids->push_back(id);
+    return;
+  }
+  AppendResult(apart->second.left, ids);
+  AppendResult(apart->second.right, ids);
+}
+
+}  // namespace caravan::text

@@ -1,0 +1,80 @@
+// The one tokenizer: what a TokenizerModel describes, made fast.
+#ifndef CARAVAN_COMMON_TEXT_BPE_TOKENIZER_H_
+#define CARAVAN_COMMON_TEXT_BPE_TOKENIZER_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "common/text/added_tokens.h"
+#include "common/text/merge_table.h"
+#include "common/text/pre_tokenizer.h"
+#include "common/text/tokenizer.h"
+#include "common/text/tokenizer_model.h"
+
+namespace caravan::text {
+
+// Immutable; thread-safe.
+class BpeTokenizer final : public Tokenizer {
+ public:
+  // Error: kModelFileInvalid where the parts do not fit together (a byte that
+  // text can have but no token has, a pattern that is not valid).
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(
+      TokenizerModel model);
+
+  absl::StatusOr<std::vector<TokenId>> Encode(
+      std::string_view text, const EncodeOptions& options) const override;
+  absl::StatusOr<std::vector<TokenId>> EncodeSpans(
+      const std::vector<TextSpan>& spans) const override;
+  const Vocabulary& vocabulary() const override { return model_.vocabulary; }
+  std::string_view tokenizer_id() const override { return tokenizer_id_; }
+  std::string_view chat_template() const override {
+    return model_.chat_template;
+  }
+
+ private:
+  explicit BpeTokenizer(TokenizerModel model);
+  absl::Status Prepare();
+  absl::Status PrepareByteSymbols();
+  void PreparePieces();
+  void PrepareNames();
+
+  // The added token that begins at `offset`. Special ones only end inside
+  // `special_end`.
+  const AddedToken* FindAdded(std::string_view text, size_t offset,
+                              size_t special_end, size_t* size) const;
+  bool StandsAlone(std::string_view text, size_t begin, size_t end) const;
+
+  absl::Status EncodeStretch(std::string_view text, bool at_text_start,
+                             std::vector<TokenId>* ids) const;
+  std::string Normalize(std::string_view text, bool at_text_start) const;
+  absl::Status SplitIntoPieces(std::string_view text,
+                               std::vector<std::string_view>* pieces) const;
+  void EncodePiece(std::string_view piece, std::vector<TokenId>* ids) const;
+  void AppendSymbols(std::string_view piece,
+                     std::vector<TokenId>* symbols) const;
+  void AppendUnknown(std::string_view character,
+                     std::vector<TokenId>* symbols) const;
+  void AppendResult(TokenId symbol, std::vector<TokenId>* ids) const;
+
+  TokenizerModel model_;
+  std::string tokenizer_id_;
+  MergeTable merges_;
+  std::vector<std::unique_ptr<PreTokenizer>> pre_tokenizers_;
+  absl::flat_hash_map<std::string, TokenId> whole_pieces_;
+  absl::flat_hash_map<uint32_t, TokenId> characters_;  // code point to symbol
+  std::array<TokenId, 256> byte_ids_;  // symbols, or the tokens of fallback
+  NameMatcher special_names_;          // values index added_tokens
+  NameMatcher text_names_;             // the same; those that are not special
+  NameMatcher user_defined_;           // values are ids
+  absl::flat_hash_map<TokenId, MergePair> taken_apart_;  // of `unused`
+};
+
+}  // namespace caravan::text
+
+#endif  // CARAVAN_COMMON_TEXT_BPE_TOKENIZER_H_
