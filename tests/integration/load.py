@@ -1,0 +1,64 @@
+"""Many streams at once, with asyncio and plain HTTP/1.1."""
+
+import asyncio
+import json
+
+
+class StreamOutcome:
+    """What one client saw."""
+
+    def __init__(self):
+        self.status = None
+        self.token_ids = []
+        self.finishes = []     # finish reasons, in order
+        self.errors = []       # error objects
+        self.done_count = 0    # [DONE] events
+        self.left = False      # the client went away on purpose
+
+    def ends(self):
+        """How often the stream ended: exactly once is right."""
+        return self.done_count + len(self.errors)
+
+
+async def stream_completion(address, body, leave_after=None, on_tokens=None):
+    """POSTs a streaming completion; leaves after so many events if given."""
+    host, port = address.rsplit(":", 1)
+    outcome = StreamOutcome()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        data = json.dumps({**body, "stream": True}).encode()
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                     b"Content-Type: application/json\r\n"
+                     b"Connection: close\r\nContent-Length: " +
+                     str(len(data)).encode() + b"\r\n\r\n" + data)
+        await writer.drain()
+        outcome.status = int((await reader.readline()).split()[1])
+        events = 0
+        while line := await reader.readline():
+            if line.startswith(b"{"):
+                add_event(outcome, line.strip(), on_tokens)
+            if not line.startswith(b"data: "):
+                continue
+            add_event(outcome, line[6:].strip(), on_tokens)
+            events += 1
+            if leave_after is not None and events >= leave_after:
+                outcome.left = True
+                break
+    finally:
+        writer.close()
+    return outcome
+
+
+def add_event(outcome, text, on_tokens):
+    if text == b"[DONE]":
+        outcome.done_count += 1
+        return
+    event = json.loads(text)
+    if "error" in event:
+        outcome.errors.append(event["error"])
+    for choice in event.get("choices", ()):
+        outcome.token_ids += choice.get("token_ids") or []
+        if choice.get("finish_reason"):
+            outcome.finishes.append(choice["finish_reason"])
+    if on_tokens:
+        on_tokens(outcome)
