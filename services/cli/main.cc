@@ -33,7 +33,7 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   std::vector<Command> commands;
   for (const auto add : {AddUp, AddGenerate, AddChat, AddScore, AddPlan,
-                         AddWorkers, AddBench, AddHealth}) {
+                         AddWorkers, AddMakeModel, AddBench, AddHealth}) {
     commands.push_back(add(app));
   }
   try {
