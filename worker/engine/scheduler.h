@@ -107,7 +107,7 @@ class Scheduler {
 
   // Where a sequence starts when it is admitted.
   struct Start {
-    std::vector<BlockId> shared;         // blocks to share, from position 0
+    BlockLease shared;                   // from position 0
     std::optional<BlockId> copy_source;  // the block after them, to be copied
     int32_t position = 0;                // first to be computed
     int32_t standing = 0;                // positions that need not be written
@@ -131,8 +131,8 @@ class Scheduler {
   bool ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft);
   bool ParkUntilFits(const Demand& demand);
   bool TryAdmit(Sequence& sequence, Draft& draft);
-  void Admit(Sequence& sequence, const Start& start, Draft& draft);
-  Start FindStart(Sequence& sequence) const;
+  void Admit(Sequence& sequence, Start start, Draft& draft);
+  Start FindStart(Sequence& sequence);
   const Sequence* ForkSource(const Sequence& sequence) const;
   bool AwaitsSibling(const Sequence& sequence) const;
   int32_t Headroom(const Sequence& sequence) const;

@@ -1,5 +1,6 @@
 // Scheduler::Plan: who runs, who yields, who is admitted.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -144,18 +145,14 @@ void Scheduler::AdmitWaiting(Draft& draft) {
 }
 
 bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft) {
-  const Start start = FindStart(sequence);
-  const auto shared = static_cast<int32_t>(start.shared.size());
-  // Sharing takes cached blocks out of what is available.
-  const auto revived = static_cast<int32_t>(std::ranges::count_if(
-      start.shared, [this](BlockId block) { return pool_.cached(block); }));
-  const int32_t needed = BlocksFor(sequence.known()) - shared + revived;
-  if (!ParkUntilFits({.blocks = needed + Headroom(sequence),
+  Start start = FindStart(sequence);
+  const int32_t missing = BlocksFor(sequence.known()) - start.shared.size();
+  if (!ParkUntilFits({.blocks = missing + Headroom(sequence),
                       .running_place = true,
                       .rank = Rank::LastOf(sequence.rank().priority)})) {
     return false;
   }
-  Admit(sequence, start, draft);
+  Admit(sequence, std::move(start), draft);
   return true;
 }
 
@@ -176,11 +173,12 @@ int32_t Scheduler::Headroom(const Sequence& sequence) const {
 
 // Moves the sequence to the running set with its first row. The caller takes
 // it out of the waiting set.
-void Scheduler::Admit(Sequence& sequence, const Start& start, Draft& draft) {
+void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
   Group& group = *sequence.group;
   sequence.state = SequenceState::kRunning;
   sequence.scoring = start.scoring;
-  sequence.blocks = pool_.Share(start.shared);
+  const int32_t shared = start.shared.size();
+  sequence.blocks = std::move(start.shared);
   sequence.planned = start.position;
   sequence.committed = start.standing;
   sequence.shared = start.standing;
@@ -199,7 +197,7 @@ void Scheduler::Admit(Sequence& sequence, const Start& start, Draft& draft) {
   if (start.copy_source) {
     draft.planned.plan.copies.push_back(
         {.source = *start.copy_source,
-         .target = sequence.blocks.blocks()[start.shared.size()]});
+         .target = sequence.blocks.blocks()[shared]});
     ++draft.launched.counters.copied_blocks;
   }
   if (!sequence.known_to_runner)
@@ -216,8 +214,9 @@ void Scheduler::Admit(Sequence& sequence, const Start& start, Draft& draft) {
 }
 
 // The longest stretch of the sequence that stands already: in the index, or
-// with a sibling that has computed the prompt.
-Scheduler::Start Scheduler::FindStart(Sequence& sequence) const {
+// with a sibling that has computed the prompt. Holding it keeps it from being
+// evicted, and from being counted as room.
+Scheduler::Start Scheduler::FindStart(Sequence& sequence) {
   const Group& group = *sequence.group;
   const int32_t known = sequence.known();
   const Sequence* source = ForkSource(sequence);
@@ -226,18 +225,17 @@ Scheduler::Start Scheduler::FindStart(Sequence& sequence) const {
   if (options_.prefix_cache) {
     // The score of a position needs the logits of the one before it.
     const int32_t most = start.scoring ? group.scored : known;
-    const auto hashes = sequence.Hashes(most / kv::kBlockTokens);
-    start.shared = index_.Find(
-        group.root, hashes,
-        sequence.Tokens(0, most / kv::kBlockTokens * kv::kBlockTokens));
+    const int32_t full = most / kv::kBlockTokens;
+    start.shared =
+        pool_.Share(index_.Find(group.root, sequence.Hashes(full),
+                                sequence.Tokens(0, full * kv::kBlockTokens)));
   }
-  start.cached_tokens =
-      static_cast<int32_t>(start.shared.size()) * kv::kBlockTokens;
+  start.cached_tokens = start.shared.size() * kv::kBlockTokens;
   start.standing = start.cached_tokens;
   if (source != nullptr && start.standing < group.prompt_size()) {
     const int32_t full = group.prompt_size() / kv::kBlockTokens;
-    const std::vector<BlockId>& blocks = source->blocks.blocks();
-    start.shared.assign(blocks.begin(), blocks.begin() + full);
+    const std::span<const BlockId> blocks = source->blocks.blocks();
+    start.shared = pool_.Share(blocks.first(full));
     start.standing = group.prompt_size();
     start.cached_tokens = 0;
     if (start.standing % kv::kBlockTokens != 0) {
