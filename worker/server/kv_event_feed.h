@@ -19,6 +19,13 @@
 
 namespace caravan::worker {
 
+// Told when KV events begin to wait for being sent; thread-safe, cheap.
+class KvEventListener {
+ public:
+  virtual ~KvEventListener() = default;
+  virtual void NotifyEvents() = 0;
+};
+
 // Thread-safe: the engine thread applies, the registration thread reads.
 class KvEventFeed {
  public:

@@ -1,6 +1,5 @@
 #include "worker/server/load_meter.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace caravan::worker {
@@ -24,18 +23,19 @@ double SpeedAverage::tokens_per_second() const {
 
 v1::Load LoadMeter::Update(const StepReport& report) {
   absl::MutexLock lock(&mutex_);
-  load_ = report.load;
   MeasureSpeed(report);
-  return CurrentLocked();
+  return With(report.load);
 }
 
 v1::Load LoadMeter::Current() const {
+  const EngineLoad counts = source_();
   absl::MutexLock lock(&mutex_);
-  return CurrentLocked();
+  return With(counts);
 }
 
-// In a mixed step decoding is taken to last as long as it recently did; what
-// is left, at least the share of its tokens, is prefill.
+// In a mixed step decoding is taken to last as long as it recently did, and
+// what is left is prefill; before decoding was measured, and where hardly
+// anything is left, time goes by tokens.
 void LoadMeter::MeasureSpeed(const StepReport& report) {
   const StepCounters& step = report.counters;
   if (step.prefill_tokens == 0) {
@@ -44,21 +44,21 @@ void LoadMeter::MeasureSpeed(const StepReport& report) {
   }
   const double seconds = absl::ToDoubleSeconds(report.compute_time);
   const double speed = decode_.tokens_per_second();
-  const double decoding = speed > 0 ? step.decode_tokens / speed : 0;
-  const double share = static_cast<double>(step.prefill_tokens) /
-                       (step.prefill_tokens + step.decode_tokens);
+  const double left = speed > 0 ? seconds - step.decode_tokens / speed : 0;
+  const double by_tokens = seconds * step.prefill_tokens /
+                           (step.prefill_tokens + step.decode_tokens);
   prefill_.Add(step.prefill_tokens,
-               absl::Seconds(std::max(seconds - decoding, seconds * share)));
+               absl::Seconds(left > 0.1 * seconds ? left : by_tokens));
 }
 
-v1::Load LoadMeter::CurrentLocked() const {
+v1::Load LoadMeter::With(const EngineLoad& counts) const {
   v1::Load load;
-  load.set_running_sequence_count(load_.running_sequences);
-  load.set_waiting_sequence_count(load_.waiting_sequences);
-  load.set_leased_block_count(load_.leased_blocks);
-  load.set_cached_block_count(load_.cached_blocks);
+  load.set_running_sequence_count(counts.running_sequences);
+  load.set_waiting_sequence_count(counts.waiting_sequences);
+  load.set_leased_block_count(counts.leased_blocks);
+  load.set_cached_block_count(counts.cached_blocks);
   load.set_block_count(block_count_);
-  load.set_queued_prefill_token_count(load_.queued_prefill_tokens);
+  load.set_queued_prefill_token_count(counts.queued_prefill_tokens);
   load.set_decode_tokens_per_second(
       static_cast<float>(decode_.tokens_per_second()));
   load.set_prefill_tokens_per_second(

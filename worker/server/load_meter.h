@@ -3,6 +3,10 @@
 #ifndef CARAVAN_WORKER_SERVER_LOAD_METER_H_
 #define CARAVAN_WORKER_SERVER_LOAD_METER_H_
 
+#include <cstdint>
+#include <functional>
+#include <utility>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -28,23 +32,26 @@ class SpeedAverage {
 // Thread-safe.
 class LoadMeter {
  public:
-  // `block_count`: KV blocks in all.
-  explicit LoadMeter(int32_t block_count) : block_count_(block_count) {}
+  // `block_count`: KV blocks in all. `source` gives the engine's counts of the
+  // moment, which change without a step too (a cancel).
+  LoadMeter(int32_t block_count, std::function<EngineLoad()> source)
+      : block_count_(block_count), source_(std::move(source)) {}
 
   // Takes a step in and returns the load after it.
   v1::Load Update(const StepReport& report);
 
-  // The load after the last step.
+  // The load of the moment.
   v1::Load Current() const;
 
  private:
   void MeasureSpeed(const StepReport& report)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  v1::Load CurrentLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  v1::Load With(const EngineLoad& counts) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int32_t block_count_;
+  const std::function<EngineLoad()> source_;
   mutable absl::Mutex mutex_;
-  EngineLoad load_ ABSL_GUARDED_BY(mutex_);
   SpeedAverage decode_ ABSL_GUARDED_BY(mutex_);
   SpeedAverage prefill_ ABSL_GUARDED_BY(mutex_);
 };

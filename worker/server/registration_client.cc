@@ -51,8 +51,6 @@ void RegistrationClient::StartDrain() {
   Wake();
 }
 
-void RegistrationClient::NotifyEvents() { Wake(); }
-
 int32_t RegistrationClient::registered_count() const {
   absl::MutexLock lock(&mutex_);
   return registered_count_;

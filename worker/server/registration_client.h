@@ -38,20 +38,19 @@ struct RegistrationOptions {
 };
 
 // Thread-safe.
-class RegistrationClient {
+class RegistrationClient final : public KvEventListener {
  public:
   // What `context` points to must outlive the client.
   static absl::StatusOr<std::unique_ptr<RegistrationClient>> Start(
       RegistrationOptions options, const RegistrationContext& context,
       const Clock* clock);
   // Ends the streams.
-  ~RegistrationClient();
+  ~RegistrationClient() override;
 
   // Tells every router at once that no placements are wanted any more.
   void StartDrain();
 
-  // KV changes wait to be sent: called where KvEventFeed::Apply says so.
-  void NotifyEvents();
+  void NotifyEvents() override { Wake(); }
 
   // Links whose registration counts.
   int32_t registered_count() const;

@@ -86,12 +86,15 @@ void StepDispatcher::Dispatch(const StepReport& report, const v1::Load& load) {
     for (const TokenEvent& event : report.tokens) AddToken(event, batch);
     for (const FinishEvent& event : report.finishes) AddFinish(event, batch);
     for (const ErrorEvent& event : report.errors) AddError(event, batch);
+    delivering_ = true;
   }
   for (Batch::Part& part : batch.parts) {
     part.output.set_step(report.step);
     *part.output.mutable_load() = load;
     part.receiver->Deliver(std::move(part.output), part.ended);
   }
+  absl::MutexLock lock(&mutex_);
+  delivering_ = false;
 }
 
 StepDispatcher::Route* StepDispatcher::Find(GroupId group) {

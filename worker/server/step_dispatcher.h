@@ -55,7 +55,8 @@ class StepDispatcher {
   // Groups that have not ended.
   int64_t open_count() const;
 
-  // Waits until no group is open; false when that took longer.
+  // Waits until no group is open and all that ended was delivered; false when
+  // that took longer.
   bool AwaitNoneOpen(absl::Duration timeout) const;
 
  private:
@@ -89,7 +90,7 @@ class StepDispatcher {
                      absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Route* Find(GroupId group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool NoneOpenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return routes_.empty();
+    return routes_.empty() && !delivering_;
   }
 
   const Clock* const clock_;
@@ -97,6 +98,7 @@ class StepDispatcher {
   std::atomic<GroupId> next_group_ = 1;
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<GroupId, Route> routes_ ABSL_GUARDED_BY(mutex_);
+  bool delivering_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace caravan::worker

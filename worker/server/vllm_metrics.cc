@@ -138,10 +138,14 @@ VllmMetrics::VllmMetrics(MetricsRegistry* registry,
   registry->MakeGauge(kCacheConfig, labels)->Set(1);
 }
 
+void VllmMetrics::ObserveLoad(const EngineLoad& load) {
+  running_->Set(load.running_sequences);
+  waiting_->Set(load.waiting_sequences);
+  kv_usage_->Set(load.leased_blocks / block_count_);
+}
+
 void VllmMetrics::ObserveStep(const StepReport& report) {
-  running_->Set(report.load.running_sequences);
-  waiting_->Set(report.load.waiting_sequences);
-  kv_usage_->Set(report.load.leased_blocks / block_count_);
+  ObserveLoad(report.load);
   preemptions_->Increment(report.counters.parked);
   generation_tokens_->Increment(static_cast<double>(report.tokens.size()));
   const int32_t tokens =

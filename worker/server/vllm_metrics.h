@@ -21,6 +21,8 @@ class VllmMetrics final : public RequestObserver {
               int32_t block_count);
 
   void ObserveStep(const StepReport& report);
+  // The counts of a moment without a step.
+  void ObserveLoad(const EngineLoad& load);
 
   void OnSubmitted(const RequestShape& shape) override;
   void OnRefused(Reason reason) override;

@@ -29,6 +29,8 @@ class WorkerMetrics final : public RequestObserver {
   void UpdateResidentBytes();
 
   void ObserveStep(const StepReport& report);
+  // The counts of a moment without a step.
+  void ObserveLoad(const EngineLoad& load);
 
   void OnSubmitted(const RequestShape& shape) override;
   void OnRefused(Reason reason) override;
@@ -41,7 +43,6 @@ class WorkerMetrics final : public RequestObserver {
 
  private:
   void ObserveComputation(const StepReport& report);
-  void ObserveLoad(const EngineLoad& load);
   void CountError(Reason reason);
   void SetBytes(const MetricFamily& family, const v1::MemoryPlan& bytes);
 

@@ -35,13 +35,6 @@ class MetricsObserver final : public RequestObserver {
   RequestObserver* const vllm_;
 };
 
-// Told when KV events begin to wait for being sent; see RegistrationClient.
-class KvEventListener {
- public:
-  virtual ~KvEventListener() = default;
-  virtual void NotifyEvents() = 0;
-};
-
 // Emit on the engine thread only.
 class WorkerSink final : public EngineSink {
  public:

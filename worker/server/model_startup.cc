@@ -1,0 +1,203 @@
+#include "worker/server/model_startup.h"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "common/log.h"
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/model/hashing.h"
+#include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/reference/reference_backend.h"
+#include "worker/ops/self_test.h"
+#include "worker/server/memory_budget.h"
+#include "worker/server/model_identity.h"
+#include "worker/shard/null_runner.h"
+#include "worker/shard/shard_runner.h"
+
+namespace caravan::worker {
+namespace {
+
+// What a worker that computes nothing says of how it computes.
+constexpr std::string_view kNullClass = "null/v1";
+
+// The type named by a flag; auto is fp32, the only type with which every
+// backend gives equal bits.
+absl::StatusOr<DType> ParseType(std::string_view flag,
+                                const std::string& value) {
+  if (value == "auto" || value == "fp32") return DType::kFp32;
+  if (value == "bf16") return DType::kBf16;
+  if (value == "fp16") return DType::kFp16;
+  return UnsupportedError(StrCat(flag, "=", value), "use auto or fp32");
+}
+
+absl::StatusOr<NumericsOptions> ParseNumerics(const WorkerOptions& options) {
+  NumericsOptions numerics;
+  CARAVAN_ASSIGN_OR_RETURN(numerics.activations,
+                           ParseType("--activations", options.activations));
+  CARAVAN_ASSIGN_OR_RETURN(numerics.kv, ParseType("--kv", options.kv));
+  return numerics;
+}
+
+int ThreadCount(const WorkerOptions& options) {
+  if (options.threads > 0) return options.threads;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1,
+                    256);
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
+    const WorkerOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const NumericsOptions numerics,
+                           ParseNumerics(options));
+  if (options.device == "reference") return MakeReferenceBackend(numerics);
+  if (options.device == "cuda") {
+    return UnsupportedError("--device=cuda",
+                            "this build has no CUDA backend; use cpu");
+  }
+  return MakeCpuBackend({.numerics = numerics,
+                         .threads = ThreadCount(options),
+                         .pin = options.pin});
+}
+
+ModelOptions ModelOptionsOf(const WorkerOptions& options,
+                            const LoadProgress& progress) {
+  ModelOptions model;
+  model.overrides = options.overrides;
+  model.use_generation_config = options.generation_config == "auto";
+  model.memory.max_step_tokens = options.max_step_tokens;
+  model.progress = progress;
+  return model;
+}
+
+// With a worker that computes nothing there is nothing to allocate.
+void PlanNothing(MemoryPlan& plan) {
+  plan.weight_bytes = 0;
+  plan.arena_bytes = 0;
+  plan.scratch_bytes = 0;
+}
+
+absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
+  const ModelDescription& description = model.description;
+  KvRequest request{.blocks = options.kv_blocks,
+                    .memory_bytes = options.kv_memory_bytes,
+                    .max_running = options.max_running,
+                    .available_bytes = AvailableMemoryBytes()};
+  CARAVAN_ASSIGN_OR_RETURN(model.block_count,
+                           DecideKvBlocks(request, description.config,
+                                          description.plan, *model.backend));
+  const MemoryPlan& plan = description.plan;
+  model.planned.set_weight_bytes(static_cast<int64_t>(plan.weight_bytes));
+  model.planned.set_arena_bytes(
+      static_cast<int64_t>(plan.arena_bytes + plan.scratch_bytes));
+  if (!options.null_model) {
+    model.planned.set_kv_bytes(static_cast<int64_t>(model.backend->KvBytes(
+        KvSpecOf(description.config, model.block_count))));
+  }
+  LogInfo("memory_plan", {{"weight_bytes", model.planned.weight_bytes()},
+                          {"arena_bytes", model.planned.arena_bytes()},
+                          {"kv_bytes", model.planned.kv_bytes()},
+                          {"kv_blocks", model.block_count},
+                          {"available_bytes", request.available_bytes}});
+  return absl::OkStatus();
+}
+
+absl::Status LoadAndRun(const WorkerOptions& options,
+                        const ModelOptions& model_options, ServedModel& model) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      model.loaded,
+      LoadModel(options.model_directory, model_options, model.backend.get()));
+  CARAVAN_ASSIGN_OR_RETURN(
+      std::unique_ptr<ShardRunner> runner,
+      ShardRunner::Create(model.loaded.get(), model.backend.get(),
+                          {.block_count = model.block_count,
+                           .max_step_tokens = options.max_step_tokens,
+                           .max_in_flight = options.depth}));
+  const MemoryPlan& plan = model.description.plan;
+  model.allocated.set_weight_bytes(
+      static_cast<int64_t>(model.loaded->weights.bytes));
+  model.allocated.set_kv_bytes(static_cast<int64_t>(runner->kv_bytes()));
+  model.allocated.set_arena_bytes(
+      static_cast<int64_t>(runner->arena_bytes() + plan.scratch_bytes));
+  model.runner = std::move(runner);
+  return absl::OkStatus();
+}
+
+// Which computation this is: class and result bits of the self-test. Before
+// the runner has the backend for itself.
+absl::Status IdentifyComputation(ServedModel& model) {
+  const DType dtype = model.description.dtype;
+  model.numerics_class = model.backend->NumericsClass(dtype);
+  CARAVAN_ASSIGN_OR_RETURN(model.fingerprint,
+                           RunSelfTest(model.backend.get(), dtype));
+  return absl::OkStatus();
+}
+
+// Streams of a worker that computes nothing continue on no other.
+absl::Status RunNothing(ServedModel& model) {
+  model.runner =
+      std::make_unique<NullRunner>(model.description.config.vocab_size);
+  model.numerics_class = kNullClass;
+  CARAVAN_ASSIGN_OR_RETURN(model.fingerprint,
+                           BytesFromHex(Sha256Hex(kNullClass)));
+  return absl::OkStatus();
+}
+
+absl::Status Identify(const WorkerOptions& options, ServedModel& model) {
+  ModelInfoParts parts;
+  parts.name = options.served_model_name;
+  parts.weights_id = model.loaded != nullptr ? model.loaded->weights.id
+                                             : Sha256Hex(kNullClass);
+  parts.numerics_class = model.numerics_class;
+  parts.fingerprint = model.fingerprint;
+  parts.block_count = model.block_count;
+  parts.max_running = options.max_running;
+  parts.created = absl::Now();
+  CARAVAN_ASSIGN_OR_RETURN(model.info, MakeModelInfo(model.description, parts));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
+    const WorkerOptions& options, const LoadProgress& progress) {
+  const ModelOptions model_options = ModelOptionsOf(options, progress);
+  auto model = std::make_unique<ServedModel>();
+  CARAVAN_ASSIGN_OR_RETURN(model->backend, MakeBackend(options));
+  CARAVAN_ASSIGN_OR_RETURN(
+      model->description,
+      DescribeModel(options.model_directory, model_options, *model->backend));
+  if (options.null_model) PlanNothing(model->description.plan);
+  CARAVAN_RETURN_IF_ERROR(PlanMemory(options, *model));
+  if (options.null_model) {
+    CARAVAN_RETURN_IF_ERROR(RunNothing(*model));
+  } else {
+    CARAVAN_RETURN_IF_ERROR(IdentifyComputation(*model));
+    CARAVAN_RETURN_IF_ERROR(LoadAndRun(options, model_options, *model));
+  }
+  CARAVAN_RETURN_IF_ERROR(Identify(options, *model));
+  return model;
+}
+
+EngineOptions EngineOptionsOf(const WorkerOptions& options,
+                              const ServedModel& model) {
+  EngineOptions engine;
+  engine.block_count = model.block_count;
+  engine.max_running = options.max_running;
+  engine.max_step_tokens = options.max_step_tokens;
+  engine.max_prefill_chunk = options.max_prefill_chunk;
+  engine.max_waiting = options.max_waiting;
+  engine.context_length = model.info.context_length();
+  engine.depth = options.depth;
+  engine.prefix_cache = options.prefix_cache;
+  engine.unscaled_context_length = model.info.unscaled_context_length();
+  engine.weights_id = model.info.identity().weights_id();
+  engine.numerics_class = model.info.identity().numerics_class();
+  engine.fingerprint = model.info.identity().fingerprint();
+  return engine;
+}
+
+}  // namespace caravan::worker

@@ -1,0 +1,178 @@
+#include "worker/server/options.h"
+
+#include <CLI/CLI.hpp>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+
+#include "common/log.h"
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/server/address_resolver.h"
+
+namespace caravan::worker {
+namespace {
+
+absl::Status CheckRange(std::string_view flag, int64_t value, int64_t least,
+                        int64_t greatest) {
+  if (least <= value && value <= greatest) return absl::OkStatus();
+  return FieldError(flag, StrCat("in [", least, ", ", greatest, "]"),
+                    StrCat(value));
+}
+
+absl::Status CheckOneOf(std::string_view flag, const std::string& value,
+                        std::initializer_list<std::string_view> known) {
+  std::string list;
+  for (const std::string_view name : known) {
+    if (value == name) return absl::OkStatus();
+    StrAppend(&list, list.empty() ? "" : ", ", name);
+  }
+  return FieldError(flag, StrCat("one of ", list), value);
+}
+
+absl::Status CheckKinds(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(
+      CheckOneOf("--device", o.device, {"auto", "cpu", "reference", "cuda"}));
+  CARAVAN_RETURN_IF_ERROR(CheckOneOf("--activations", o.activations,
+                                     {"auto", "fp32", "bf16", "int8"}));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckOneOf("--kv", o.kv, {"auto", "fp32", "bf16", "fp16", "q8_0"}));
+  CARAVAN_RETURN_IF_ERROR(CheckOneOf("--log-level", o.log_level,
+                                     {"debug", "info", "warning", "error"}));
+  return CheckOneOf("--generation-config", o.generation_config,
+                    {"auto", "none"});
+}
+
+absl::Status CheckSizes(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--threads", o.threads, 0, 256));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--max-running", o.max_running, 1, 4096));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--max-step-tokens", o.max_step_tokens, 1, 65536));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--max-prefill-chunk", o.max_prefill_chunk,
+                                     1, o.max_step_tokens));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--max-waiting", o.max_waiting, 1, 1 << 20));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--depth", o.depth, 1, 8));
+  CARAVAN_RETURN_IF_ERROR(CheckRange(
+      "--session-backlog", o.session_backlog_bytes, 1024, int64_t{1} << 32));
+  return CheckRange("--grace", absl::ToInt64Seconds(o.grace), 0, 86400);
+}
+
+absl::Status CheckMemory(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--kv-blocks", o.kv_blocks, 0, 1 << 30));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--kv-memory", o.kv_memory_bytes, 0, int64_t{1} << 50));
+  if (o.kv_blocks > 0 && o.kv_memory_bytes > 0) {
+    return FieldError("--kv-blocks", "left out beside --kv-memory",
+                      StrCat(o.kv_blocks));
+  }
+  return absl::OkStatus();
+}
+
+bool IsWildcard(std::string_view host) {
+  return host == "0.0.0.0" || host == "::" || host == "[::]";
+}
+
+absl::Status CheckAddresses(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--port", o.server.port, 0, 65535));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--metrics-port", o.metrics_port, 0, 65535));
+  for (const std::string& router : o.routers) {
+    if (!SplitHostPort(router).ok()) {
+      return FieldError("--router", "HOST:PORT with a port in [1, 65535]",
+                        router);
+    }
+  }
+  if (o.advertise.empty() && IsWildcard(o.server.listen) &&
+      !o.routers.empty()) {
+    return FieldError("--advertise",
+                      "an address that gateways reach when --listen is not one",
+                      o.server.listen);
+  }
+  return absl::OkStatus();
+}
+
+void AddModelFlags(CLI::App& app, WorkerOptions& o) {
+  app.add_option("--model", o.model_directory, "Model directory")->required();
+  app.add_option("--served-model-name", o.served_model_name,
+                 "Name in /v1/models (default: the directory's)");
+  app.add_option("--override", o.overrides,
+                 "KEY=JSON for a key of config.json; repeatable");
+  app.add_option("--generation-config", o.generation_config,
+                 "auto, or none to ignore generation_config.json");
+  app.add_flag("--null-model", o.null_model,
+               "Compute nothing (for measuring everything else)");
+}
+
+void AddServerFlags(CLI::App& app, WorkerOptions& o) {
+  app.add_option("--listen", o.server.listen, "Address to bind");
+  app.add_option("--port", o.server.port, "gRPC port; 0: any");
+  app.add_option("--metrics-port", o.metrics_port, "Prometheus port; 0: any");
+  app.add_option("--tls-cert", o.server.tls.certificate_file, "Certificate");
+  app.add_option("--tls-key", o.server.tls.key_file, "Key");
+  app.add_option("--tls-ca", o.server.tls.ca_file,
+                 "Authority that peers are verified with");
+  app.add_option("--router", o.routers, "Routers, HOST:PORT[,...]")
+      ->delimiter(',');
+  app.add_option("--advertise", o.advertise,
+                 "HOST[:PORT] that gateways reach (default: as bound)");
+  app.add_option("--log-level", o.log_level, "debug, info, warning, error");
+  app.add_option_function<double>(
+      "--grace", [&o](double seconds) { o.grace = absl::Seconds(seconds); },
+      "Seconds that running streams get after SIGTERM (default 30)");
+  app.add_option("--session-backlog", o.session_backlog_bytes,
+                 "Bytes that a session may leave unread")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+}
+
+void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
+  app.add_option("--device", o.device, "auto, cpu, reference, cuda");
+  app.add_option("--activations", o.activations, "auto, fp32, bf16, int8");
+  app.add_option("--kv", o.kv, "auto, fp32, bf16, fp16, q8_0");
+  app.add_option("--threads", o.threads, "Compute threads; 0: one per core");
+  app.add_flag("--pin", o.pin, "Bind compute threads to cores");
+  app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");
+  app.add_option("--kv-memory", o.kv_memory_bytes,
+                 "Memory of the KV cache, such as 2GiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  app.add_option("--max-running", o.max_running, "Sequences that run at once");
+  app.add_option("--max-waiting", o.max_waiting, "Sequences that may wait");
+  app.add_option("--max-step-tokens", o.max_step_tokens, "Tokens in a step");
+  app.add_option("--max-prefill-chunk", o.max_prefill_chunk,
+                 "Prompt tokens of one sequence in a step");
+  app.add_option("--depth", o.depth, "Plans in flight");
+  app.add_flag_function(
+      "--no-prefix-cache", [&o](int64_t) { o.prefix_cache = false; },
+      "Compute every prompt whole");
+}
+
+}  // namespace
+
+absl::Status WorkerOptions::Validate() const {
+  if (model_directory.empty()) {
+    return FieldError("--model", "a directory", "nothing");
+  }
+  CARAVAN_RETURN_IF_ERROR(CheckKinds(*this));
+  CARAVAN_RETURN_IF_ERROR(CheckSizes(*this));
+  CARAVAN_RETURN_IF_ERROR(CheckMemory(*this));
+  return CheckAddresses(*this);
+}
+
+std::optional<int> ParseOptions(int argc, char** argv, WorkerOptions* options) {
+  CLI::App app("caravan-worker: serves one model to gateways");
+  AddModelFlags(app, *options);
+  AddServerFlags(app, *options);
+  AddEngineFlags(app, *options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+  const absl::Status status = options->Validate();
+  if (status.ok()) return std::nullopt;
+  LogError("bad_flag", {{"status", status}});
+  return 2;
+}
+
+}  // namespace caravan::worker

@@ -1,0 +1,65 @@
+// The flags of caravan-worker.
+#ifndef CARAVAN_WORKER_SERVER_OPTIONS_H_
+#define CARAVAN_WORKER_SERVER_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/grpc/server.h"
+
+namespace caravan::worker {
+
+struct WorkerOptions {
+  // What is served.
+  std::string model_directory;    // --model
+  std::string served_model_name;  // --served-model-name; "": the directory's
+  std::vector<std::string> overrides;      // --override KEY=JSON, repeatable
+  std::string generation_config = "auto";  // --generation-config auto|none
+  bool null_model = false;                 // --null-model: computes nothing
+
+  // Where.
+  ServerOptions server = {.port = 8100};  // --listen --port --tls-*
+  std::string advertise;             // --advertise HOST[:PORT]; "": as bound
+  std::vector<std::string> routers;  // --router HOST:PORT[,...]
+  int metrics_port = 9500;           // --metrics-port; 0: any
+
+  // How it computes: parameters that affect what is computed.
+  std::string device = "auto";       // --device auto|cpu|reference|cuda
+  std::string activations = "auto";  // --activations auto|fp32|bf16|int8
+  std::string kv = "auto";           // --kv auto|fp32|bf16|fp16|q8_0
+
+  // How it computes: parameters that affect performance only.
+  int32_t threads = 0;              // --threads; 0: one per core
+  bool pin = false;                 // --pin: binds threads to cores
+  int32_t max_running = 64;         // --max-running, sequences, [1, 4096]
+  int32_t max_step_tokens = 512;    // --max-step-tokens, [1, 65536]
+  int32_t max_prefill_chunk = 256;  // --max-prefill-chunk, [1, step tokens]
+  int32_t max_waiting = 1024;       // --max-waiting, sequences, [1, 1048576]
+  int32_t depth = 1;                // --depth, plans in flight, [1, 8]
+  bool prefix_cache = true;         // --no-prefix-cache
+
+  // Memory. At most one of the two; neither: what is useful and fits.
+  int64_t kv_blocks = 0;        // --kv-blocks, of 16 tokens
+  int64_t kv_memory_bytes = 0;  // --kv-memory, bytes or such as 2GiB
+
+  // Behaviour under stress.
+  int64_t session_backlog_bytes = 16 << 20;  // --session-backlog
+  absl::Duration grace = absl::Seconds(30);  // --grace SECONDS
+
+  std::string log_level = "info";  // --log-level debug|info|warning|error
+
+  // Names the flag, the limit and the value.
+  absl::Status Validate() const;
+};
+
+// Reads the command line. Returns a process exit code where there is nothing
+// to run: 0 after --help, else after printing what is wrong with which flag.
+std::optional<int> ParseOptions(int argc, char** argv, WorkerOptions* options);
+
+}  // namespace caravan::worker
+
+#endif  // CARAVAN_WORKER_SERVER_OPTIONS_H_
