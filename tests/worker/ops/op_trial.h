@@ -3,6 +3,8 @@
 #ifndef CARAVAN_TESTS_WORKER_OPS_OP_TRIAL_H_
 #define CARAVAN_TESTS_WORKER_OPS_OP_TRIAL_H_
 
+#include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -52,8 +54,11 @@ inline std::vector<float> Floats(std::mt19937& random, int64_t count,
 }
 
 inline Bits BitsOf(const std::vector<float>& values) {
-  Bits bits(values.size());
-  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
+  Bits bits;
+  bits.reserve(values.size());
+  for (const float value : values) {
+    bits.push_back(std::bit_cast<uint32_t>(value));
+  }
   return bits;
 }
 
@@ -141,7 +146,6 @@ class OpTrial {
 
   // Stores the past of all sequences, then runs their tokens in one step.
   TrialResult Run(const std::vector<TrialSequence>& sequences) {
-    Bits ignored;
     std::vector<TrialSequence> pasts;
     for (const TrialSequence& sequence : sequences) {
       pasts.push_back({.past = 0, .tokens = sequence.past});

@@ -17,6 +17,7 @@ struct Simd {
     __m256 b;  // lanes 8 to 15
   };
   static constexpr const char* kName = "avx2";
+  static constexpr int kMaxTokens = 6;  // of a tile
   static constexpr int kRegisters = 2;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int tokens) {

@@ -15,6 +15,7 @@ namespace {
 struct Simd {
   using V = __m512;
   static constexpr const char* kName = "avx512";
+  static constexpr int kMaxTokens = 6;  // of a tile
   static constexpr int kRegisters = 1;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int) { return 4; }

@@ -14,6 +14,7 @@ struct Simd {
     float lane[kLanes];
   };
   static constexpr const char* kName = "portable";
+  static constexpr int kMaxTokens = 2;  // of a tile
   static constexpr int kRegisters = 1;  // of a V
   static constexpr int kPrefetchBytes = 2048;
   static constexpr int VectorsFor(int) { return 1; }
