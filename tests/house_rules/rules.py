@@ -34,9 +34,12 @@ ARROWS = {
                       "worker/engine/batch_plan.h"],
     "worker/server/": ["common/", "caravan/v1/", "worker/engine/",
                        "worker/shard/", "worker/kv/"],
-    # The wiring names every part once.
+    # The wiring names every part once: main.cc, and what it does to the model
+    # before there is an engine.
     "worker/server/main.cc": ["common/", "caravan/v1/", "worker/"],
-    "worker/server/server_startup": ["common/", "caravan/v1/", "worker/"],
+    "worker/server/model_startup": ["common/", "caravan/v1/", "worker/"],
+    "worker/server/model_identity": ["common/", "caravan/v1/", "worker/"],
+    "worker/server/memory_budget": ["common/", "worker/"],
     "worker/bench/": ["common/", "worker/"],
     "tests/": ["common/", "caravan/v1/", "google/rpc/", "services/",
                "worker/", "gateway/", "tests/"],
