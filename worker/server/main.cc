@@ -25,6 +25,8 @@
 namespace caravan::worker {
 namespace {
 
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(500);
+
 uint64_t RandomEpoch() {
   std::random_device device;
   const uint64_t high = device();
@@ -56,10 +58,20 @@ WorkerFacts FactsOf(const ServedModel& model) {
 // A lost runner ends the process as SIGTERM would; main tells them apart.
 void RequestTermination() { kill(getpid(), SIGTERM); }
 
+// A line now and then: a small model loads in milliseconds, a large one in
+// minutes.
+void LogProgress(int percent) {
+  static absl::Time next_line = absl::InfinitePast();  // of the main thread
+  const absl::Time now = SystemClock::Get().Now();
+  if (now < next_line && percent < 100) return;
+  next_line = now + kProgressInterval;
+  LogInfo("load_progress", {{"percent", percent}});
+}
+
 // Nothing is served while the model loads, so there is nothing to end in
 // order.
 void OnLoadProgress(int percent) {
-  LogInfo("load_progress", {{"percent", percent}});
+  LogProgress(percent);
   sigset_t pending;
   if (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) == 1 ||
                                     sigismember(&pending, SIGINT) == 1)) {
@@ -105,7 +117,9 @@ absl::Status Serve(const WorkerOptions& options) {
   const int signal_number = WaitForTerminationSignal();
   LogInfo("draining", {{"signal", signal_number},
                        {"grace", absl::FormatDuration(options.grace)}});
-  return server->Drain(options.grace);
+  const absl::Status status = server->Drain(options.grace);
+  LogInfo("drained", {{"status", status}});
+  return status;
 }
 
 int Run(int argc, char** argv) {

@@ -15,6 +15,9 @@
 namespace caravan::worker {
 namespace {
 
+// More than any cache has; twice as many are still a block id.
+constexpr int32_t kMostBlocks = 1 << 30;
+
 absl::Status DoesNotFit(int64_t needed, int64_t available,
                         std::string_view what) {
   return MakeError(Reason::kMemoryPlan,
@@ -28,8 +31,8 @@ absl::Status DoesNotFit(int64_t needed, int64_t available,
 int32_t UsefulBlocks(const ModelConfig& config, int32_t max_running) {
   const int64_t per_sequence =
       (config.context_length() + kv::kBlockTokens - 1) / kv::kBlockTokens;
-  return static_cast<int32_t>(std::min<int64_t>(
-      per_sequence * max_running, std::numeric_limits<int32_t>::max()));
+  return static_cast<int32_t>(
+      std::min<int64_t>(per_sequence * max_running, kMostBlocks));
 }
 
 absl::StatusOr<int32_t> Choose(const KvRequest& request,
@@ -39,8 +42,7 @@ absl::StatusOr<int32_t> Choose(const KvRequest& request,
   if (request.blocks > 0) return static_cast<int32_t>(request.blocks);
   const int64_t bytes =
       request.memory_bytes > 0 ? request.memory_bytes : left / 2;
-  const int32_t most =
-      request.memory_bytes > 0 ? std::numeric_limits<int32_t>::max() : useful;
+  const int32_t most = request.memory_bytes > 0 ? kMostBlocks : useful;
   const int32_t blocks =
       BlocksThatFit(config, backend, static_cast<size_t>(bytes), most);
   if (blocks > 0) return blocks;
