@@ -191,6 +191,7 @@ class Simulation {
     EXPECT_TRUE(checker_.Alive().empty());
     EXPECT_EQ(engine_->load().leased_blocks, 0);
     EXPECT_EQ(runner_.in_flight(), 0);
+    EXPECT_EQ(runner_.known_sequences(), 0);
   }
 
   const StreamChecker& checker() const { return checker_; }

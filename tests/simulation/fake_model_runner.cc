@@ -113,7 +113,17 @@ absl::StatusOr<StepResult> FakeModelRunner::Collect() {
     return MakeError(Reason::kInternal, "the fake device fell off the bus");
   }
   // Executed as late as can be: what the engine did since must not matter.
-  while (true) {
+  ApplyUntilPlan();
+  const BatchPlan plan = std::move(std::get<BatchPlan>(commands_.front()));
+  commands_.pop_front();
+  --in_flight_;
+  return Execute(plan);
+}
+
+// Applies what stands before the oldest launched plan.
+void FakeModelRunner::ApplyUntilPlan() {
+  while (!commands_.empty() &&
+         !std::holds_alternative<BatchPlan>(commands_.front())) {
     Command command = std::move(commands_.front());
     commands_.pop_front();
     if (auto* spec = std::get_if<SequenceSpec>(&command)) {
@@ -121,15 +131,15 @@ absl::StatusOr<StepResult> FakeModelRunner::Collect() {
       if (!sequences_.emplace(id, Start(options_, std::move(*spec))).second) {
         Violate(StrCat("sequence ", id, " was added twice"));
       }
-    } else if (const auto* id = std::get_if<SequenceId>(&command)) {
-      if (sequences_.erase(*id) == 0) {
-        Violate(StrCat("unknown sequence ", *id, " was dropped"));
-      }
-    } else {
-      --in_flight_;
-      return Execute(std::get<BatchPlan>(command));
+    } else if (sequences_.erase(std::get<SequenceId>(command)) == 0) {
+      Violate("an unknown sequence was dropped");
     }
   }
+}
+
+int FakeModelRunner::known_sequences() {
+  ApplyUntilPlan();
+  return static_cast<int>(sequences_.size());
 }
 
 StepResult FakeModelRunner::Execute(const BatchPlan& plan) {

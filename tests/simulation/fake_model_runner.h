@@ -53,7 +53,8 @@ class FakeModelRunner final : public ModelRunner {
   // Plans in the order of their launch.
   const std::vector<BatchPlan>& plans() const { return plans_; }
   void ClearPlans() { plans_.clear(); }
-  int known_sequences() const { return static_cast<int>(sequences_.size()); }
+  // Sequences that were added and not dropped.
+  int known_sequences();
 
   // The stream of a choice, computed without steps or blocks.
   static ReferenceStream Alone(const FakeModelOptions& options,
@@ -81,6 +82,7 @@ class FakeModelRunner final : public ModelRunner {
                                  int32_t position);
 
   void CheckLaunch(const BatchPlan& plan);
+  void ApplyUntilPlan();
   StepResult Execute(const BatchPlan& plan);
   void CheckRow(const PlanRow& row);
   void Store(const PlanRow& row);
