@@ -7,6 +7,7 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "services/cli/bench_engine.h"
 #include "services/cli/commands.h"
 #include "services/cli/load_clients.h"
 #include "services/cli/load_plan.h"
@@ -26,6 +27,8 @@ struct BenchOptions {
   int32_t concurrency = 8;
   int channels = 1;
   bool json = false;
+  bool engine_alone = false;
+  worker::bench::EngineBenchOptions engine;
 };
 
 absl::Status CompletePlan(BenchOptions& options) {
@@ -84,6 +87,51 @@ absl::Status RunServingBench(BenchOptions options) {
   return absl::OkStatus();
 }
 
+// The lengths are the load test's, both single numbers here.
+absl::Status RunEngineAlone(BenchOptions options) {
+  CARAVAN_RETURN_IF_ERROR(CompletePlan(options));
+  const auto single = [](const char* flag, const LengthRange& range) {
+    if (range.least == range.most) return absl::OkStatus();
+    return FieldError(flag, "one length with --engine",
+                      StrCat(range.least, ":", range.most));
+  };
+  CARAVAN_RETURN_IF_ERROR(
+      single("--prompt-tokens", options.plan.prompt_tokens));
+  CARAVAN_RETURN_IF_ERROR(
+      single("--output-tokens", options.plan.output_tokens));
+  if (options.load.model.empty()) {
+    return FieldError("--model", "a model directory with --engine", "");
+  }
+  worker::bench::EngineBenchOptions& engine = options.engine;
+  engine.model_directory = options.load.model;
+  engine.prompt_tokens = options.plan.prompt_tokens.least;
+  engine.output_tokens = options.plan.output_tokens.least;
+  engine.seed = options.plan.seed;
+  return RunEngineBenchCommand(engine, options.json);
+}
+
+// Flags of the load itself.
+void AddPlanFlags(CLI::App& app, BenchOptions& options) {
+  app.add_option("--requests", options.plan.request_count, "How many")
+      ->check(CLI::Range(1, 1'000'000));
+  auto* concurrency =
+      app.add_option("--concurrency", options.concurrency,
+                     "Requests that run at any time (closed loop)")
+          ->check(CLI::Range(1, 100'000));
+  app.add_option("--rate", options.plan.rate, "Arrivals per second (open loop)")
+      ->check(CLI::PositiveNumber)
+      ->excludes(concurrency);
+  app.add_option("--prompt-tokens", options.prompt_tokens, "N or LEAST:MOST");
+  app.add_option("--output-tokens", options.output_tokens, "N or LEAST:MOST");
+  app.add_option("--shared-prefix", options.plan.shared_prefix_tokens,
+                 "Leading tokens that all prompts share")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--vocabulary", options.plan.vocabulary,
+                 "Prompt ids are drawn below this")
+      ->check(CLI::Range(1, 1 << 24));
+  app.add_option("--seed", options.plan.seed, "Of lengths, ids, arrivals");
+}
+
 }  // namespace
 
 Command AddBench(CLI::App& root) {
@@ -94,31 +142,20 @@ Command AddBench(CLI::App& root) {
   AddClientFlags(*app, options->client, "--gateway", "127.0.0.1:8081");
   app->add_option("--http", options->http,
                   "HOST:PORT of the gateway's HTTP door (default: gRPC)");
-  app->add_option("--model", options->load.model, "Name of the model");
+  app->add_option("--model", options->load.model,
+                  "Name of the model; with --engine its directory");
   app->add_option("--temperature", options->load.temperature, "0 is greedy");
-  app->add_option("--requests", options->plan.request_count, "How many")
-      ->check(CLI::Range(1, 1'000'000));
-  auto* concurrency =
-      app->add_option("--concurrency", options->concurrency,
-                      "Requests that run at any time (closed loop)")
-          ->check(CLI::Range(1, 100'000));
-  app->add_option("--rate", options->plan.rate,
-                  "Arrivals per second (open loop)")
-      ->check(CLI::PositiveNumber)
-      ->excludes(concurrency);
-  app->add_option("--prompt-tokens", options->prompt_tokens, "N or LEAST:MOST");
-  app->add_option("--output-tokens", options->output_tokens, "N or LEAST:MOST");
-  app->add_option("--shared-prefix", options->plan.shared_prefix_tokens,
-                  "Leading tokens that all prompts share")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--vocabulary", options->plan.vocabulary,
-                  "Prompt ids are drawn below this")
-      ->check(CLI::Range(1, 1 << 24));
-  app->add_option("--seed", options->plan.seed, "Of lengths, ids, arrivals");
+  AddPlanFlags(*app, *options);
   app->add_option("--channels", options->channels, "gRPC connections")
       ->check(CLI::Range(1, 1024));
   app->add_flag("--json", options->json, "Print JSON");
-  return {app, [options] { return RunServingBench(*options); }};
+  app->add_flag("--engine", options->engine_alone,
+                "The engine alone, in this process, beside the ceilings");
+  AddEngineBenchFlags(*app, options->engine);
+  return {app, [options] {
+            return options->engine_alone ? RunEngineAlone(*options)
+                                         : RunServingBench(*options);
+          }};
 }
 
 }  // namespace caravan::cli

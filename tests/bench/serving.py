@@ -31,7 +31,6 @@ def parse_arguments():
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=128)
-    parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--skip-engine", action="store_true")
@@ -47,14 +46,18 @@ def cpu_seconds(pid):
 
 
 def engine_alone(options):
+    """One batch of streams, prefill included, as in `served`."""
     done = subprocess.run(
         [pathlib.Path(options.bin) / "caravan", "bench", "--engine", "--model",
-         options.model, "--concurrency", str(options.concurrency),
-         "--prompt-tokens", str(options.prompt_tokens), "--output-tokens",
-         str(options.output_tokens), "--requests", str(options.requests),
-         "--threads", str(options.threads), "--json"],
-        capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+         options.model, "--batches", str(options.concurrency),
+         "--prefill-tokens", "0", "--prompt-tokens",
+         str(options.prompt_tokens), "--output-tokens",
+         str(options.output_tokens), "--threads", str(options.threads),
+         "--repeats", "3", "--json"],
+        stdout=subprocess.PIPE, text=True, check=True)
+    sample = json.loads(done.stdout)["decode"][0]
+    sample["output_tokens_per_second"] = sample["whole_tokens_per_second"]
+    return sample
 
 
 def load(suite, options, concurrency, requests, *flags):
@@ -94,7 +97,7 @@ def main():
         result["engine"] = engine_alone(options)
         result["served"] = with_suite(
             options, [], lambda suite: load(
-                suite, options, options.concurrency, options.requests))
+                suite, options, options.concurrency, options.concurrency))
         result["served_percent_of_engine"] = (
             100 * result["served"]["output_tokens_per_second"] /
             result["engine"]["output_tokens_per_second"])
