@@ -1,0 +1,137 @@
+// One request on its way: validate, admit, prepare, place, submit, stream.
+#ifndef CARAVAN_GATEWAY_GENERATION_H_
+#define CARAVAN_GATEWAY_GENERATION_H_
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "gateway/admission/admission_queue.h"
+#include "gateway/backend/model_directory.h"
+#include "gateway/backend/tokenizer_client.h"
+#include "gateway/backend/worker_client.h"
+#include "gateway/gateway_metrics.h"
+#include "gateway/placement.h"
+#include "gateway/prompt_group.h"
+#include "gateway/request.h"
+#include "gateway/resolve.h"
+#include "gateway/stream/inbox.h"
+#include "gateway/stream/token_stream.h"
+
+namespace caravan::gateway {
+
+// What all requests stand on; all of it outlives them.
+struct GenerationContext {
+  TokenizerClient* tokenizer = nullptr;
+  WorkerClient* workers = nullptr;
+  ModelDirectory* directory = nullptr;
+  Placement* placement = nullptr;
+  AdmissionQueue* admission = nullptr;
+  GatewayMetrics* metrics = nullptr;
+  const Clock* clock = nullptr;
+  InboxOptions inbox;
+  // How long a new request waits for a tokenizer or a router that is away, and
+  // a running one for a replica that can continue it.
+  absl::Duration start_patience = absl::Seconds(30);
+  absl::Duration resume_patience = absl::Seconds(30);
+};
+
+// Submits of a prompt without a new token in between.
+inline constexpr int32_t kMaxAttempts = 8;
+// Deaths of workers, likewise, after which the request is suspected.
+inline constexpr int32_t kMaxDeaths = 2;
+
+// Runs on its reader's executor; Cancel, BeginWrite and EndWrite may come from
+// any thread.
+class Generation final : public TokenStream {
+ public:
+  Generation(const GenerationContext& context, GenerationRequest request);
+  ~Generation() override;
+
+  const GenerationRequest& request() const override { return request_; }
+  boost::asio::awaitable<absl::StatusOr<StreamEvents>> Next() override;
+  void Cancel(absl::Status status) override { inbox_->Cancel(status); }
+  void BeginWrite() override { inbox_->BeginWrite(); }
+  void EndWrite() override { inbox_->EndWrite(); }
+
+ private:
+  // The stages, in order; each once.
+  boost::asio::awaitable<absl::Status> Start();
+  boost::asio::awaitable<void> ArmDeadline();
+  boost::asio::awaitable<absl::Status> FindModel();
+  boost::asio::awaitable<absl::Status> Admit();
+  boost::asio::awaitable<absl::Status> Prepare();
+  boost::asio::awaitable<absl::Status> MakeGroups();
+  boost::asio::awaitable<absl::Status> SubmitAll();
+
+  // The stream.
+  boost::asio::awaitable<absl::StatusOr<StreamEvents>> Advance();
+  absl::Status ApplyAll(InboxContents contents);
+  StreamEvents TakeEvents();
+  Finished MakeFinished() const;
+  std::string MakeReceipt() const;
+
+  // Placement, again where one failed.
+  boost::asio::awaitable<absl::Status> RecoverAll();
+  boost::asio::awaitable<absl::Status> Recover(PromptGroup& group);
+  boost::asio::awaitable<void> TryMove(PromptGroup& group);
+  boost::asio::awaitable<absl::Status> PlaceAndSubmit(PromptGroup& group,
+                                                      bool may_wait);
+  boost::asio::awaitable<absl::StatusOr<v1::Target>> FindPlace(
+      PromptGroup& group, bool same_identity);
+  boost::asio::awaitable<absl::StatusOr<v1::Target>> FindPlaceOrInexact(
+      PromptGroup& group);
+  absl::Status SubmitTo(PromptGroup& group, const v1::Target& target);
+  absl::Status AdoptIdentity(PromptGroup& group, const v1::Target& target);
+  v1::Submit MakeSubmit(const PromptGroup& group, const v1::Target& target,
+                        uint64_t handle) const;
+  absl::Status CountFailure(PromptGroup& group) const;
+
+  // Measures.
+  void CountTokens(int32_t count);
+  void End(const absl::Status& status);
+
+  PromptGroup* GroupOf(uint64_t handle);
+  Patience PatienceFor(absl::Duration duration) const;
+  bool has_output() const;
+
+  const GenerationContext& context_;
+  const GenerationRequest request_;
+  const std::shared_ptr<Inbox> inbox_;
+  const absl::Time arrival_;
+
+  // Known after FindModel.
+  std::vector<ModelPtr> models_;  // the identities of the name
+  ModelFacts facts_;
+  sampling::SamplingParams sampling_;
+  // After Admit.
+  AdmissionTicket ticket_;
+  // After Prepare.
+  std::vector<std::vector<TokenId>> prompts_;
+  std::shared_ptr<const text::Vocabulary> vocabulary_;
+  ChoiceOptions choice_options_;
+  std::vector<PromptGroup> groups_;
+  // After the first placement: who computes. The first is what the receipt
+  // says; the second is what continues.
+  std::optional<v1::ModelIdentity> first_identity_;
+  std::optional<v1::ModelIdentity> identity_;
+  std::vector<InexactResume> inexact_resumes_;
+
+  std::optional<boost::asio::steady_timer> deadline_timer_;
+  bool started_ = false;
+  bool started_sent_ = false;
+  bool ended_ = false;
+  std::optional<absl::Time> last_token_;
+};
+
+}  // namespace caravan::gateway
+
+#endif  // CARAVAN_GATEWAY_GENERATION_H_

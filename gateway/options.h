@@ -1,0 +1,60 @@
+// Flags of caravan-gateway.
+#ifndef CARAVAN_GATEWAY_OPTIONS_H_
+#define CARAVAN_GATEWAY_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace caravan::gateway {
+
+struct GatewayOptions {
+  // Parameters that affect behavior.
+
+  std::string listen = "127.0.0.1";  // --listen: address of all ports
+  int http_port = 8080;              // --http-port; 0: any free port
+  int grpc_port = 8081;              // --grpc-port; 0: any free port
+  int metrics_port = 9480;           // --metrics-port; 0: any free port
+  // --router, --tokenizer: HOST:PORT[,HOST:PORT...]; any copy will do.
+  std::vector<std::string> routers = {"127.0.0.1:8090"};
+  std::vector<std::string> tokenizers = {"127.0.0.1:8091"};
+  std::string api_keys_file;         // --api-keys: empty: no keys
+  std::string tls_certificate_file;  // --tls-cert: PEM; empty: no TLS (gRPC)
+  std::string tls_key_file;          // --tls-key: PEM, with --tls-cert
+  std::string tls_ca_file;           // --tls-ca: peers must show one of its
+  double grace_s = 30;               // --grace: for running streams at the end
+  double request_timeout_s = 0;  // --request-timeout: of HTTP requests; 0: none
+  double start_patience_s = 30;  // --start-patience: tokenizer, router away
+  double resume_patience_s = 30;   // --resume-patience: worker lost
+  std::string log_level = "info";  // --log-level: debug, info, warning, error
+
+  // Limits.
+
+  int32_t max_queued = 4096;   // --max-queued: requests that wait; then 429
+  int32_t max_starting = 256;  // --max-starting: at workers, without a token
+  int64_t max_body_bytes = 100'000'000;  // --max-body-bytes: then 413
+  int32_t max_header_bytes = 64 << 10;   // --max-header-bytes: then 431
+  int32_t max_connections = 16'384;      // --max-connections: of HTTP
+  double body_timeout_s = 20;            // --body-timeout: slow bodies; 408
+  double write_timeout_s = 30;           // --write-timeout: slow readers
+  int32_t max_backlog_tokens = 4096;     // --max-backlog-tokens: slow readers
+
+  // Parameters that affect performance.
+
+  int threads = 0;  // --threads: of requests; 0: half the cores, 1 to 8
+
+  // Errors: kInvalidField naming the flag.
+  absl::Status Validate() const;
+};
+
+// Nothing when help was asked for, and printed. Errors: kInvalidField.
+absl::StatusOr<std::optional<GatewayOptions>> ParseGatewayOptions(
+    int argc, const char* const* argv);
+
+}  // namespace caravan::gateway
+
+#endif  // CARAVAN_GATEWAY_OPTIONS_H_

@@ -1,0 +1,37 @@
+// The one way in which a front door reads a generation.
+#ifndef CARAVAN_GATEWAY_STREAM_TOKEN_STREAM_H_
+#define CARAVAN_GATEWAY_STREAM_TOKEN_STREAM_H_
+
+#include <boost/asio/awaitable.hpp>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gateway/stream/events.h"
+
+namespace caravan::gateway {
+
+// Ends in exactly one way: events with `finished`, or one error. Dropping a
+// stream before that cancels the request.
+class TokenStream {
+ public:
+  virtual ~TokenStream() = default;
+
+  // What was asked for.
+  virtual const GenerationRequest& request() const = 0;
+
+  // What is new: never empty. Not to be called after the end. Runs on the
+  // caller's executor; one call at a time.
+  virtual boost::asio::awaitable<absl::StatusOr<StreamEvents>> Next() = 0;
+
+  // Thread-safe. Next() ends with `status` soon; the worker hears of it.
+  virtual void Cancel(absl::Status status) = 0;
+
+  // The consumer waits for its client between the two: a client that is too
+  // slow ends the stream with kSlowReader.
+  virtual void BeginWrite() = 0;
+  virtual void EndWrite() = 0;
+};
+
+}  // namespace caravan::gateway
+
+#endif  // CARAVAN_GATEWAY_STREAM_TOKEN_STREAM_H_
