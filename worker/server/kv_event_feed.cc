@@ -15,9 +15,17 @@ bool KvEventFeed::Apply(const KvChanges& changes) {
   if (changes.stored.empty() && changes.removed.empty()) return false;
   absl::MutexLock lock(&mutex_);
   const bool first = pending_.empty();
-  for (const kv::BlockHash& hash : changes.stored) ++pending_[hash];
-  for (const kv::BlockHash& hash : changes.removed) --pending_[hash];
-  return first;
+  for (const kv::BlockHash& hash : changes.stored) AddLocked(hash, 1);
+  for (const kv::BlockHash& hash : changes.removed) AddLocked(hash, -1);
+  return first && !pending_.empty();
+}
+
+// What cancels out is forgotten, so that what waits is never more than the
+// cache holds, even if nobody ever flushes.
+void KvEventFeed::AddLocked(const kv::BlockHash& hash, int change) {
+  const auto entry = pending_.try_emplace(hash, 0).first;
+  entry->second += change;
+  if (entry->second == 0) pending_.erase(entry);
 }
 
 bool KvEventFeed::pending() const {

@@ -52,13 +52,15 @@ class KvEventFeed {
 
  private:
   v1::KvEvents SnapshotLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddLocked(const kv::BlockHash& hash, int change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropOldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t max_kept_hashes_;
   mutable absl::Mutex mutex_;
   // As of event `newest_`.
   absl::flat_hash_set<kv::BlockHash> content_ ABSL_GUARDED_BY(mutex_);
-  // Net changes since: +1 stored, -1 removed, 0 both.
+  // Net changes since: +1 stored, -1 removed.
   absl::flat_hash_map<kv::BlockHash, int> pending_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::KvEvents> kept_ ABSL_GUARDED_BY(mutex_);  // up to newest_
   size_t kept_hashes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -124,6 +124,7 @@ absl::Status Serve(const WorkerOptions& options) {
 
 int Run(int argc, char** argv) {
   BlockTerminationSignals();
+  InitLog("worker");
   WorkerOptions options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
   InitLog("worker", options.log_level);

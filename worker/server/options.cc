@@ -70,6 +70,17 @@ absl::Status CheckMemory(const WorkerOptions& o) {
   return absl::OkStatus();
 }
 
+// HOST, or HOST:PORT with port 0 for the one that is bound.
+absl::Status CheckAdvertise(const std::string& address) {
+  const bool with_port = address.find(':') != std::string::npos;
+  if (address.empty() || address.ends_with(":0") ||
+      (!with_port && address.find_first_of(" /[]") == std::string::npos) ||
+      SplitHostPort(address).ok()) {
+    return absl::OkStatus();
+  }
+  return FieldError("--advertise", "HOST or HOST:PORT", address);
+}
+
 bool IsWildcard(std::string_view host) {
   return host == "0.0.0.0" || host == "::" || host == "[::]";
 }
@@ -78,6 +89,7 @@ absl::Status CheckAddresses(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckRange("--port", o.server.port, 0, 65535));
   CARAVAN_RETURN_IF_ERROR(
       CheckRange("--metrics-port", o.metrics_port, 0, 65535));
+  CARAVAN_RETURN_IF_ERROR(CheckAdvertise(o.advertise));
   for (const std::string& router : o.routers) {
     if (!SplitHostPort(router).ok()) {
       return FieldError("--router", "HOST:PORT with a port in [1, 65535]",

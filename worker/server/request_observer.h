@@ -39,6 +39,8 @@ class RequestObserver {
   virtual void OnFinished(const FinishedChoice& choice) = 0;
   virtual void OnFailed(Reason reason) = 0;
   virtual void OnCancelled() = 0;
+  // A session ended for this reason; its groups are cancelled besides.
+  virtual void OnSessionDropped(Reason reason) = 0;
 };
 
 }  // namespace caravan::worker

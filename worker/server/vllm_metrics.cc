@@ -193,7 +193,8 @@ void VllmMetrics::OnFailed(Reason reason) {
   if (reason == Reason::kNumericFault) corrupted_->Increment();
 }
 
-// The names have no counter for it.
+// The names have no counter for these.
 void VllmMetrics::OnCancelled() {}
+void VllmMetrics::OnSessionDropped(Reason) {}
 
 }  // namespace caravan::worker

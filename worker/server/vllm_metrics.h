@@ -32,6 +32,7 @@ class VllmMetrics final : public RequestObserver {
   void OnFinished(const FinishedChoice& choice) override;
   void OnFailed(Reason reason) override;
   void OnCancelled() override;
+  void OnSessionDropped(Reason reason) override;
 
  private:
   const double block_count_;

@@ -172,6 +172,8 @@ void WorkerMetrics::OnFailed(Reason reason) {
 
 void WorkerMetrics::OnCancelled() { cancelled_->Increment(); }
 
+void WorkerMetrics::OnSessionDropped(Reason reason) { CountError(reason); }
+
 void WorkerMetrics::CountError(Reason reason) {
   registry_
       ->MakeCounter(metrics::kWorkerErrors,

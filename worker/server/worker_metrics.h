@@ -40,6 +40,7 @@ class WorkerMetrics final : public RequestObserver {
   void OnFinished(const FinishedChoice& choice) override;
   void OnFailed(Reason reason) override;
   void OnCancelled() override;
+  void OnSessionDropped(Reason reason) override;
 
  private:
   void ObserveComputation(const StepReport& report);

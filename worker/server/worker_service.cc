@@ -135,7 +135,7 @@ class WorkerService::SessionReactor final
     ClearOutbox();
     LogWarning("session_dropped",
                {{"reason", "SLOW_READER"}, {"status", end_status_}});
-    service_->context_.observer->OnFailed(Reason::kSlowReader);
+    service_->context_.observer->OnSessionDropped(Reason::kSlowReader);
     call_->TryCancel();
   }
 

@@ -42,6 +42,11 @@ void MetricsObserver::OnCancelled() {
   vllm_->OnCancelled();
 }
 
+void MetricsObserver::OnSessionDropped(Reason reason) {
+  own_->OnSessionDropped(reason);
+  vllm_->OnSessionDropped(reason);
+}
+
 // Sessions first: the other readers can wait.
 void WorkerSink::Emit(const StepReport& report) {
   const v1::Load load = parts_.load->Update(report);

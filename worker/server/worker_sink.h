@@ -29,6 +29,7 @@ class MetricsObserver final : public RequestObserver {
   void OnFinished(const FinishedChoice& choice) override;
   void OnFailed(Reason reason) override;
   void OnCancelled() override;
+  void OnSessionDropped(Reason reason) override;
 
  private:
   RequestObserver* const own_;

@@ -108,6 +108,8 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
               bad("--grace"));
   EXPECT_THAT(refusal([](O& o) { o.server.port = 65536; }), bad("--port"));
   EXPECT_THAT(refusal([](O& o) { o.routers = {"nowhere"}; }), bad("--router"));
+  EXPECT_THAT(refusal([](O& o) { o.advertise = "host:99999"; }),
+              bad("--advertise"));
   EXPECT_THAT(refusal([](O& o) {
                 o.server.listen = "0.0.0.0";
                 o.routers = {"a:1"};
