@@ -234,7 +234,7 @@ TEST_F(RegistrationClientTest, ARouterThatComesBackIsToldAgain) {
   FakeRouter router;
   StartClient({router.address()});
   ASSERT_TRUE(router.Await(
-      [](const auto& said) { return Count(said, IsHeartbeat) >= 1; }));
+      [](const auto& said) { return Count(said, IsSnapshot) == 1; }));
   const int port = router.port();
   router.Stop();
   router.Start(port);
