@@ -36,8 +36,8 @@ bool Contains(const std::vector<std::string>& ids, const std::string& id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-int32_t BlocksFor(int64_t tokens, int32_t block_size) {
-  return static_cast<int32_t>((tokens + block_size - 1) / block_size);
+int64_t BlocksFor(int64_t tokens, int32_t block_size) {
+  return (tokens + block_size - 1) / block_size;
 }
 
 // What belongs together: the client's key, else the prompt's first block.

@@ -23,19 +23,21 @@ double Slowdown(const Candidate& candidate, double fastest) {
   return std::min(fastest / speed, kMaxSlowdown);
 }
 
+// All in double: what replicas and clients tell may be any number.
 double Cost(const PlacementQuery& query, const Candidate& c, double fastest) {
   const double block_size = c.block_size;
-  const double uncached_tokens =
-      std::max<double>(query.prompt_tokens - c.matched_blocks * block_size, 1);
-  const double prefill_blocks =
-      (uncached_tokens + static_cast<double>(c.load.queued_prefill_tokens +
-                                             c.credit.prefill_tokens)) /
-      block_size;
+  const double prompt_blocks = query.prompt_tokens / block_size;
+  const double uncached_blocks =
+      std::max(prompt_blocks - c.matched_blocks, 1 / block_size);
+  const double queued_tokens =
+      static_cast<double>(c.load.queued_prefill_tokens) +
+      static_cast<double>(c.credit.prefill_tokens);
+  const double prefill_blocks = uncached_blocks + queued_tokens / block_size;
 
   const double own_blocks =
-      (query.prompt_tokens + query.expected_output_tokens) / block_size;
-  const double leased_blocks =
-      static_cast<double>(c.load.leased_blocks) + c.credit.blocks;
+      prompt_blocks + query.expected_output_tokens / block_size;
+  const double leased_blocks = static_cast<double>(c.load.leased_blocks) +
+                               static_cast<double>(c.credit.blocks);
   // Matched blocks may be leased already: they cost no room.
   const double needed_blocks = own_blocks - c.matched_blocks;
   const double shortage =

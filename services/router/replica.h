@@ -66,9 +66,9 @@ struct ReplicaLoad {
 // replica until the next heartbeat.
 struct Credit {
   absl::Time placed_at;
-  int32_t sequences = 0;
+  int64_t sequences = 0;
   int64_t prefill_tokens = 0;
-  int32_t blocks = 0;
+  int64_t blocks = 0;
 };
 
 enum class ReplicaState { kReady, kSuspect, kDraining, kBroken };
