@@ -1,18 +1,24 @@
 #include "common/metrics/registry.h"
 
+#include <netdb.h>
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/log.h"
 #include "common/status/errors.h"
 #include "common/strings.h"
@@ -84,6 +90,39 @@ std::string JoinHostPort(std::string_view host, int port) {
   return bare_ipv6 ? StrCat("[", host, "]:", port) : StrCat(host, ":", port);
 }
 
+// Opens a connection to HOST:PORT and closes it.
+void Poke(const std::string& host, int port) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  addrinfo* address = nullptr;
+  if (getaddrinfo(host.c_str(), StrCat(port).c_str(), &hints, &address) != 0) {
+    return;
+  }
+  const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0) {
+    // A failure means that nobody listens any more: what is wanted.
+    static_cast<void>(connect(fd, address->ai_addr, address->ai_addrlen));
+    close(fd);
+  }
+  freeaddrinfo(address);
+}
+
+// The HTTP server looks only every two seconds whether it should stop, or
+// when somebody connects: so somebody does, and a process ends in
+// milliseconds.
+void StopExposer(std::unique_ptr<prometheus::Exposer> exposer,
+                 const std::string& host, int port) {
+  absl::Notification stopped;
+  const std::jthread stopper([&] {
+    exposer.reset();
+    stopped.Notify();
+  });
+  while (!stopped.WaitForNotificationWithTimeout(absl::Milliseconds(10))) {
+    Poke(host, port);
+  }
+}
+
 }  // namespace
 
 struct MetricsRegistry::Impl {
@@ -94,10 +133,18 @@ struct MetricsRegistry::Impl {
   Handles<Gauge> gauges ABSL_GUARDED_BY(mutex);
   Handles<Histogram> histograms ABSL_GUARDED_BY(mutex);
   std::unique_ptr<prometheus::Exposer> exposer ABSL_GUARDED_BY(mutex);
+  std::string host ABSL_GUARDED_BY(mutex);  // of the exposer
+  int port ABSL_GUARDED_BY(mutex) = 0;
 };
 
 MetricsRegistry::MetricsRegistry() : impl_(std::make_unique<Impl>()) {}
-MetricsRegistry::~MetricsRegistry() = default;
+
+MetricsRegistry::~MetricsRegistry() {
+  absl::MutexLock lock(&impl_->mutex);
+  if (impl_->exposer) {
+    StopExposer(std::move(impl_->exposer), impl_->host, impl_->port);
+  }
+}
 
 Counter* MetricsRegistry::MakeCounter(const MetricFamily& family,
                                       const MetricLabels& labels) {
@@ -154,7 +201,9 @@ absl::StatusOr<int> MetricsRegistry::Expose(std::string_view host, int port) {
       return FieldError("--metrics-port", "free to listen on", address);
     }
     impl_->exposer = std::move(exposer);
-    return ports.front();
+    impl_->host = std::string(host);
+    impl_->port = ports.front();
+    return impl_->port;
   } catch (const std::exception& error) {
     return Annotate(FieldError("--metrics-port", "free to listen on", address),
                     error.what());

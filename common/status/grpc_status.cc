@@ -97,8 +97,9 @@ google::rpc::RetryInfo MakeRetryInfo(absl::Duration delay) {
 }
 
 absl::Duration DelayOf(const google::rpc::RetryInfo& info) {
-  return absl::Seconds(info.retry_delay().seconds()) +
-         absl::Nanoseconds(info.retry_delay().nanos());
+  return std::max(absl::Seconds(info.retry_delay().seconds()) +
+                      absl::Nanoseconds(info.retry_delay().nanos()),
+                  absl::ZeroDuration());
 }
 
 // `code` and `message` with what `source` carries.

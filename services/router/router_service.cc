@@ -49,10 +49,10 @@ grpc::ServerUnaryReactor* RouterService::Place(
   const absl::Status status = PlaceRequested(*request, response);
   metrics_.RecordPlacement(status, clock_->Now() - start);
   if (!status.ok()) {
-    LogInfo("placement_failed", {{"request_id", request->request_id()},
-                                 {"tenant", request->tenant()},
-                                 {"priority", request->priority()},
-                                 {"status", status}});
+    LogDebug("placement_failed", {{"request_id", request->request_id()},
+                                  {"tenant", request->tenant()},
+                                  {"priority", request->priority()},
+                                  {"status", status}});
   }
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
@@ -135,10 +135,8 @@ absl::Status RouterService::HandleRegistration(
 absl::Status RouterService::HandleHeartbeat(int64_t stream,
                                             const v1::Heartbeat& heartbeat) {
   absl::MutexLock lock(&mutex_);
-  CARAVAN_RETURN_IF_ERROR(placer_.Heartbeat(
-      stream, ToReplicaLoad(heartbeat.load()), heartbeat.draining()));
-  UpdateGauges();
-  return absl::OkStatus();
+  return placer_.Heartbeat(stream, ToReplicaLoad(heartbeat.load()),
+                           heartbeat.draining());
 }
 
 std::optional<int64_t> RouterService::HandleKvChange(int64_t stream,
