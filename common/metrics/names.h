@@ -77,6 +77,27 @@ inline const MetricFamily kRouterDroppedBlocks = {
     "caravan_router_dropped_blocks_total",
     "Blocks that a full prefix index did not take."};
 
+// --- Tokenizer -------------------------------------------------------------
+
+// Labels: method (prepare, encode, decode, vocabulary, models), outcome ("ok"
+// or an error reason).
+inline const MetricFamily kTokenizerRequests = {
+    "caravan_tokenizer_requests_total", "Answered calls by outcome."};
+// Labels: method.
+inline const MetricFamily kTokenizerRequestSeconds = {
+    "caravan_tokenizer_request_seconds", "Time to answer one call.",
+    kCallSeconds};
+inline const MetricFamily kTokenizerEncodedTokens = {
+    "caravan_tokenizer_encoded_tokens_total",
+    "Tokens that texts and conversations became."};
+inline const MetricFamily kTokenizerDecodedTokens = {
+    "caravan_tokenizer_decoded_tokens_total", "Tokens that became text."};
+inline const MetricFamily kTokenizerTextBytes = {
+    "caravan_tokenizer_text_bytes_total",
+    "Bytes of texts and rendered conversations that were encoded."};
+inline const MetricFamily kTokenizerModels = {"caravan_tokenizer_models",
+                                              "Loaded models."};
+
 // --- Worker ----------------------------------------------------------------
 
 // A step: from a quarter of a millisecond (a small model) to the longest
@@ -183,7 +204,7 @@ inline const MetricFamily kGatewayFirstTokenSeconds = {
     "Time from a request's arrival to its first token.", kWaitSeconds};
 inline const MetricFamily kGatewayInterTokenSeconds = {
     "caravan_gateway_inter_token_seconds",
-    "Time between two tokens of a choice.", kWaitSeconds};
+    "Time between two steps that gave a request tokens.", kWaitSeconds};
 inline const MetricFamily kGatewayRequestSeconds = {
     "caravan_gateway_request_seconds",
     "Time from a request's arrival to its last token.", kWaitSeconds};

@@ -36,6 +36,10 @@ class BpeTokenizer final : public Tokenizer {
   std::string_view chat_template() const override {
     return model_.chat_template;
   }
+  const std::vector<std::pair<std::string, std::string>>& named_tokens()
+      const override {
+    return model_.named_tokens;
+  }
 
  private:
   explicit BpeTokenizer(TokenizerModel model);

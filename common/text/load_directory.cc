@@ -67,6 +67,7 @@ class DirectoryLoader {
     AddDeclaredTokens();
     CARAVAN_RETURN_IF_ERROR(SetBos());
     CARAVAN_RETURN_IF_ERROR(SetEos());
+    CARAVAN_RETURN_IF_ERROR(SetNamedTokens());
     CARAVAN_RETURN_IF_ERROR(SetTemplate());
     absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
         BpeTokenizer::Create(std::move(model_));
@@ -242,9 +243,9 @@ class DirectoryLoader {
     }
   }
 
-  // The token that `key` names, in tokenizer_config.json or else in
-  // special_tokens_map.json. A name may be a string or an object.
-  absl::StatusOr<std::optional<TokenId>> NamedToken(const char* key) const {
+  // What `key` names, in tokenizer_config.json or else in
+  // special_tokens_map.json; a string or an object. Empty where neither has it.
+  absl::StatusOr<std::string> NameOf(const char* key) const {
     for (const ConfigFile* file : {&tokenizer_config_, &special_tokens_map_}) {
       if (!file->present()) continue;
       CARAVAN_ASSIGN_OR_RETURN(const JsonReader value, file->reader().Get(key));
@@ -255,9 +256,33 @@ class DirectoryLoader {
       } else {
         CARAVAN_ASSIGN_OR_RETURN(name, value.String());
       }
-      if (const auto id = FindByName(model_, name)) return id;
+      if (FindByName(model_, name)) return name;
     }
-    return std::nullopt;
+    return std::string();
+  }
+
+  absl::StatusOr<std::optional<TokenId>> NamedToken(const char* key) const {
+    CARAVAN_ASSIGN_OR_RETURN(const std::string name, NameOf(key));
+    return FindByName(model_, name);
+  }
+
+  // The variables of templates; those that no file names are BOS and EOS.
+  absl::Status SetNamedTokens() {
+    const Vocabulary& vocabulary = model_.vocabulary;
+    for (const char* const key : {"bos_token", "eos_token", "unk_token",
+                                  "pad_token", "sep_token", "cls_token"}) {
+      CARAVAN_ASSIGN_OR_RETURN(std::string name, NameOf(key));
+      std::optional<TokenId> id;
+      if (std::string_view(key) == "bos_token") id = vocabulary.bos_id;
+      if (std::string_view(key) == "eos_token" && !vocabulary.eos_ids.empty()) {
+        id = vocabulary.eos_ids.front();
+      }
+      if (name.empty() && id && *id < vocabulary.size()) {
+        name = vocabulary.tokens[*id].bytes;
+      }
+      if (!name.empty()) model_.named_tokens.emplace_back(key, std::move(name));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status SetBos() {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -63,6 +64,11 @@ class Tokenizer {
   // The directory's chat template (tokenizer_config.json's `chat_template` or
   // chat_template.jinja); empty without one.
   virtual std::string_view chat_template() const = 0;
+
+  // Names that templates use, such as ("bos_token", "<s>"), as the directory
+  // gives them.
+  virtual const std::vector<std::pair<std::string, std::string>>& named_tokens()
+      const = 0;
 };
 
 }  // namespace caravan::text

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -75,6 +76,7 @@ struct TokenizerModel {
   std::vector<TokenId> prefix_ids;
   std::vector<TokenId> suffix_ids;
   std::string chat_template;
+  std::vector<std::pair<std::string, std::string>> named_tokens;
 };
 
 // Makes room for `id` in tokens and pieces; new entries are kUnused.
