@@ -299,8 +299,10 @@ asio::awaitable<void> Api::Tokenize(Exchange& exchange, Tenant) {
   const auto ids = co_await pipeline_->Tokenize(std::move(request->model),
                                                 std::move(request->prompt),
                                                 request->add_special_tokens);
-  co_await exchange.Respond(ids.ok() ? JsonResponse(openai::TokenizeBody(*ids))
-                                     : ErrorResponse(ids.status()));
+  // Not a conditional in the co_await: GCC 12 destroys its result twice.
+  Response response = ids.ok() ? JsonResponse(openai::TokenizeBody(*ids))
+                               : ErrorResponse(ids.status());
+  co_await exchange.Respond(std::move(response));
 }
 
 asio::awaitable<void> Api::Detokenize(Exchange& exchange, Tenant) {
@@ -312,9 +314,9 @@ asio::awaitable<void> Api::Detokenize(Exchange& exchange, Tenant) {
   const auto text = co_await pipeline_->Detokenize(
       std::move(request->model), std::move(request->tokens),
       request->skip_special_tokens);
-  co_await exchange.Respond(text.ok()
-                                ? JsonResponse(openai::DetokenizeBody(*text))
-                                : ErrorResponse(text.status()));
+  Response response = text.ok() ? JsonResponse(openai::DetokenizeBody(*text))
+                                : ErrorResponse(text.status());
+  co_await exchange.Respond(std::move(response));
 }
 
 asio::awaitable<void> Api::Healthz(Exchange& exchange, Tenant) {
