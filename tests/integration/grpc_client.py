@@ -33,3 +33,8 @@ class ReflectedService:
     def close(self):
         self.channel.close()
 
+
+def reflected_services(address):
+    """Names of the services that a server lists."""
+    with grpc.insecure_channel(address) as channel:
+        return set(ProtoReflectionDescriptorDatabase(channel).get_services())
