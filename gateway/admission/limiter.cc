@@ -19,7 +19,8 @@ constexpr size_t kMaxTenants = 4096;
 
 absl::StatusOr<TicketId> Limiter::Enqueue(const AdmissionRequest& request,
                                           absl::Time now) {
-  if (queued_count() >= options_.max_queued) {
+  const bool must_wait = starting_count_ >= options_.max_starting;
+  if (must_wait && queued_count() >= options_.max_queued) {
     return WithRetryAfter(MakeError(Reason::kQueueFull,
                                     StrCat("at most ", options_.max_queued,
                                            " requests may wait; got one more"),

@@ -43,6 +43,8 @@ TEST(LimiterTest, AFullQueueRefusesWithATimeFromTheRateOfStarts) {
     limiter.Start(now);
     limiter.Release(id);
   }
+  ASSERT_OK(limiter.Enqueue(Of("a"), now));
+  limiter.Start(now);
   for (int i = 0; i < 10; ++i) ASSERT_OK(limiter.Enqueue(Of("a"), now));
   const auto refused = limiter.Enqueue(Of("a"), now);
   EXPECT_THAT(refused, HasReason(Reason::kQueueFull));
