@@ -132,6 +132,7 @@ class Scheduler {
   bool ParkUntilFits(const Demand& demand);
   bool TryAdmit(Sequence& sequence, Draft& draft);
   void Admit(Sequence& sequence, Start start, Draft& draft);
+  void CountAdmission(const Sequence& sequence, const Start& start);
   Start FindStart(Sequence& sequence);
   const Sequence* ForkSource(const Sequence& sequence) const;
   bool AwaitsSibling(const Sequence& sequence) const;

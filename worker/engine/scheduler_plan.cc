@@ -174,11 +174,9 @@ int32_t Scheduler::Headroom(const Sequence& sequence) const {
 // Moves the sequence to the running set with its first row. The caller takes
 // it out of the waiting set.
 void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
-  Group& group = *sequence.group;
+  CountAdmission(sequence, start);
   sequence.state = SequenceState::kRunning;
   sequence.scoring = start.scoring;
-  const int32_t shared = start.shared.size();
-  sequence.blocks = std::move(start.shared);
   sequence.planned = start.position;
   sequence.committed = start.standing;
   sequence.shared = start.standing;
@@ -192,25 +190,30 @@ void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
   const int32_t count =
       std::min({sequence.known() - start.position, options_.max_prefill_chunk,
                 draft.prefill_tokens_left()});
-  const int32_t end = start.position + count;
-  sequence.blocks.Append(Lease(BlocksFor(end) - sequence.blocks.size()));
+  BlockLease own =
+      Lease(BlocksFor(start.position + count) - start.shared.size());
   if (start.copy_source) {
     draft.planned.plan.copies.push_back(
-        {.source = *start.copy_source,
-         .target = sequence.blocks.blocks()[shared]});
+        {.source = *start.copy_source, .target = own.blocks().front()});
     ++draft.launched.counters.copied_blocks;
   }
-  if (!sequence.known_to_runner)
+  sequence.blocks = std::move(start.shared);
+  sequence.blocks.Append(std::move(own));
+  if (!sequence.known_to_runner) {
     draft.planned.added.push_back(SpecOf(sequence));
-  sequence.known_to_runner = true;
-  ++(sequence.parked ? report_.counters.resumed : report_.counters.admitted);
-  report_.counters.cached_tokens += start.cached_tokens;
-  if (!group.admitted) {
-    group.admitted = true;
-    group.cached_token_count =
-        std::min(start.cached_tokens, group.prompt_size());
+    sequence.known_to_runner = true;
   }
   AddRow(sequence, count, draft);
+}
+
+void Scheduler::CountAdmission(const Sequence& sequence, const Start& start) {
+  StepCounters& counters = report_.counters;
+  ++(sequence.parked ? counters.resumed : counters.admitted);
+  counters.cached_tokens += start.cached_tokens;
+  Group& group = *sequence.group;
+  if (group.admitted) return;
+  group.admitted = true;
+  group.cached_token_count = std::min(start.cached_tokens, group.prompt_size());
 }
 
 // The longest stretch of the sequence that stands already: in the index, or
