@@ -38,7 +38,19 @@ GatewayMetrics::GatewayMetrics(MetricsRegistry* registry)
       stream_bytes(registry->MakeCounter(metrics::kGatewayStreamBytes, {})),
       http_connections(
           registry->MakeGauge(metrics::kGatewayHttpConnections, {})),
-      registry_(registry) {}
+      registry_(registry) {
+  // Series that a rate is taken of must be there, with 0, before they happen.
+  for (const char* cause : {"lost", "drained", "fault", "other"}) {
+    registry->MakeCounter(metrics::kGatewayResumes, {{"cause", cause}});
+  }
+  for (const Endpoint endpoint :
+       {Endpoint::kCompletions, Endpoint::kChat, Endpoint::kGrpcGenerate,
+        Endpoint::kGrpcComplete}) {
+    registry->MakeCounter(
+        metrics::kGatewayRequests,
+        {{"endpoint", std::string(EndpointName(endpoint))}, {"outcome", "ok"}});
+  }
+}
 
 void GatewayMetrics::CountRequest(Endpoint endpoint, std::string_view outcome) {
   registry_
