@@ -26,6 +26,10 @@ ServiceSpec BaseSpec(const SuiteOptions& options, const std::string& folder,
   spec.program = StrCat(folder, "/", binary);
   spec.arguments = {"--log-level", "info", "--grace", StrCat(options.grace_s)};
   spec.ports = {{"--metrics-port", "metrics", 0}};
+  // Streams end at the gateway first, then what they ran on.
+  spec.stop_order = name == kGatewayService      ? 0
+                    : binary == "caravan-worker" ? 1
+                                                 : 2;
   return spec;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <deque>
+#include <set>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -19,6 +20,8 @@ namespace {
 // says nothing about their end (a grandchild may hold the pipe open).
 constexpr absl::Duration kLongestWait = absl::Milliseconds(100);
 constexpr size_t kKeptLines = 8;
+// For what was told last, after the grace.
+constexpr absl::Duration kLastWait = absl::Seconds(2);
 
 std::optional<int> PortOf(std::string_view address) {
   const size_t colon = address.rfind(':');
@@ -130,19 +133,22 @@ void Supervisor::RunUntilStop() {
   while (!stop_asked_) PollOnce(kLongestWait);
 }
 
-bool Supervisor::Stop(std::string_view first, absl::Duration grace) {
+bool Supervisor::Stop(absl::Duration grace) {
   stopping_ = true;
   const absl::Time deadline = options_.clock->Now() + grace;
-  const auto is_first = [&](const Service& s) { return s.spec.name == first; };
-  for (const auto& service : services_) {
-    if (service->child && is_first(*service)) service->child->Signal(SIGTERM);
+  std::set<int> orders;
+  for (const auto& service : services_) orders.insert(service->spec.stop_order);
+  bool clean = true;
+  for (const int order : orders) {
+    const auto ends_now = [order](const Service& service) {
+      return service.spec.stop_order <= order;
+    };
+    for (const auto& service : services_) {
+      if (service->child && ends_now(*service)) service->child->Signal(SIGTERM);
+    }
+    const bool last = order == *orders.rbegin();
+    clean = WaitForEnd(last ? deadline + kLastWait : deadline, ends_now);
   }
-  WaitForEnd(deadline, is_first);
-  for (const auto& service : services_) {
-    if (service->child) service->child->Signal(SIGTERM);
-  }
-  const bool clean = WaitForEnd(deadline + absl::Seconds(2),
-                                [](const Service&) { return true; });
   services_.clear();  // kills what is left
   return clean;
 }

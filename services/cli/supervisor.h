@@ -32,6 +32,7 @@ struct ServiceSpec {
   std::string program;
   std::vector<std::string> arguments;  // without the port flags
   std::vector<PortFlag> ports;
+  int stop_order = 0;  // lower ones end before higher ones are told
 };
 
 // "READY grpc=127.0.0.1:1 metrics=127.0.0.1:2" as a map, or nothing when the
@@ -77,9 +78,10 @@ class Supervisor {
   // Restarts what dies until a stop is asked for.
   void RunUntilStop();
 
-  // Sends SIGTERM to `first`, waits for its end, then to all others. After
-  // `grace` what is left is killed. Returns false when something was killed.
-  bool Stop(std::string_view first, absl::Duration grace);
+  // Sends SIGTERM in the order of ServiceSpec::stop_order, each time waiting
+  // for the ends. `grace` is for all together; what is left two seconds later
+  // is killed. Returns false when something was killed.
+  bool Stop(absl::Duration grace);
 
   // A field of the READY line ("grpc"); empty before that.
   std::string Field(std::string_view service, std::string_view field) const;

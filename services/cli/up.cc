@@ -133,8 +133,7 @@ absl::Status RunUp(const UpOptions& options) {
     AnnounceSuite(options.suite, supervisor);
     supervisor.RunUntilStop();
   }
-  const bool clean =
-      supervisor.Stop(kGatewayService, absl::Seconds(options.suite.grace_s));
+  const bool clean = supervisor.Stop(absl::Seconds(options.suite.grace_s));
   if (!clean) {
     LogWarning("killed_after_grace", {{"grace_s", options.suite.grace_s}});
   }

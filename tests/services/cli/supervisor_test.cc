@@ -122,7 +122,7 @@ TEST(SupervisorTest, LearnsPortsFromTheReadyLine) {
   ASSERT_OK(supervisor.WaitUntilReady());
   EXPECT_EQ(supervisor.Field("a", "grpc"), "127.0.0.1:4242");
   EXPECT_EQ(supervisor.Field("a", "http"), "");
-  EXPECT_TRUE(supervisor.Stop("a", absl::Seconds(30)));
+  EXPECT_TRUE(supervisor.Stop(absl::Seconds(30)));
 }
 
 TEST(SupervisorTest, ADeathBeforeReadyFailsTheStartWithTheLastLines) {
@@ -173,22 +173,26 @@ TEST(SupervisorTest, AKilledChildIsStartedAgain) {
   kill(watcher.pids.front(), SIGKILL);
   supervisor.RunUntilStop();
   EXPECT_THAT(watcher.deaths, ElementsAre("a signal 9"));
-  EXPECT_TRUE(supervisor.Stop("a", absl::Seconds(30)));
+  EXPECT_TRUE(supervisor.Stop(absl::Seconds(30)));
 }
 
-TEST(SupervisorTest, StopEndsTheFirstServiceBeforeTheOthers) {
+TEST(SupervisorTest, StopEndsTheServicesInTheirOrder) {
   StopPipe stop;
   Watcher watcher(stop);
   Supervisor supervisor(FastOptions(stop), watcher.Events());
   const std::string script =
       "trap 'echo bye; exit 0' TERM; echo READY grpc=h:1; "
       "while :; do sleep 0.01; done";
-  for (const char* name : {"worker", "gateway"}) {
-    ASSERT_OK(supervisor.Start(Shell(name, script)));
+  int order = 3;
+  for (const char* name : {"router", "worker", "gateway"}) {
+    ServiceSpec spec = Shell(name, script);
+    spec.stop_order = --order;
+    ASSERT_OK(supervisor.Start(spec));
   }
   ASSERT_OK(supervisor.WaitUntilReady());
-  EXPECT_TRUE(supervisor.Stop("gateway", absl::Seconds(30)));
-  EXPECT_THAT(watcher.lines, ElementsAre("gateway: bye", "worker: bye"));
+  EXPECT_TRUE(supervisor.Stop(absl::Seconds(30)));
+  EXPECT_THAT(watcher.lines,
+              ElementsAre("gateway: bye", "worker: bye", "router: bye"));
 }
 
 TEST(SupervisorTest, WhatIgnoresTheSignalIsKilledAfterTheGrace) {
@@ -198,7 +202,7 @@ TEST(SupervisorTest, WhatIgnoresTheSignalIsKilledAfterTheGrace) {
   ASSERT_OK(supervisor.Start(Shell(
       "a", "trap '' TERM; echo READY grpc=h:1; while :; do sleep 0.01; done")));
   ASSERT_OK(supervisor.WaitUntilReady());
-  EXPECT_FALSE(supervisor.Stop("a", absl::ZeroDuration()));
+  EXPECT_FALSE(supervisor.Stop(absl::ZeroDuration()));
   EXPECT_NE(kill(watcher.pids.front(), 0), 0);
 }
 
@@ -219,7 +223,7 @@ TEST(SupervisorTest, LinesOfBothStreamsArePassedOn) {
   ASSERT_OK(supervisor.Start(
       Shell("a", std::string("echo out; echo err >&2; ") + kServe)));
   ASSERT_OK(supervisor.WaitUntilReady());
-  EXPECT_TRUE(supervisor.Stop("a", absl::Seconds(30)));
+  EXPECT_TRUE(supervisor.Stop(absl::Seconds(30)));
   EXPECT_THAT(watcher.lines,
               ::testing::UnorderedElementsAre("a: out", "a: err"));
 }
