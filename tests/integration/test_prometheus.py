@@ -51,8 +51,11 @@ class Prometheus:
         result = self.query(expression)
         return float(result[0]["value"][1]) if result else None
 
-    def is_up(self):
+    def targets_up(self):
+        """How many targets are up; None while the server starts."""
         try:
+            if httpx.get(self.url + "/-/ready").status_code != 200:
+                return None
             return self.value('sum(up{job="caravan"})')
         except httpx.TransportError:
             return None
@@ -69,7 +72,7 @@ def scraped(tmp_path_factory):
     running = Suite(tmp_path_factory.mktemp("suite"))
     server = Prometheus(tmp_path_factory.mktemp("prometheus"), running)
     try:
-        wait_for(lambda: server.is_up() == len(running.services), 30,
+        wait_for(lambda: server.targets_up() == len(running.services), 30,
                  "all targets up")
         run_cli("bench", "--gateway", running.grpc, "--requests", REQUESTS,
                 "--concurrency", 4, "--prompt-tokens", PROMPT_TOKENS,
