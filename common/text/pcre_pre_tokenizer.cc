@@ -17,7 +17,7 @@ namespace caravan::text {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 16384;
-constexpr uint32_t kMatchLimit = 50'000'000;
+constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr uint32_t kDepthLimit = 10'000;
 constexpr size_t kJitStackBytes = 1 << 20;
 
