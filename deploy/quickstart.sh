@@ -45,7 +45,7 @@ up_pid=$!
 trap 'kill -TERM "$up_pid" 2>/dev/null || true' EXIT
 
 ready=
-while read -r line <&"$up_output"; do
+while IFS= read -r line <&"$up_output"; do
   if [[ $line == READY* ]]; then
     ready=$line
     break
