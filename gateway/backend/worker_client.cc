@@ -268,8 +268,11 @@ void Session::OnDone(const grpc::Status& status) {
                         : MakeError(Reason::kWorkerLost,
                                     StrCat("session with worker ", address_,
                                            " ended: ", status.error_message()));
-  LogWarning(
-      "worker_session_over",
+  // Cancelled without a stream: this side closed it.
+  const bool expected =
+      lost.empty() && status.error_code() == grpc::StatusCode::CANCELLED;
+  const auto log = expected ? LogInfo : LogWarning;
+  log("worker_session_over",
       {{"address", address_}, {"streams", lost.size()}, {"cause", cause}});
   for (auto& [handle, open] : lost) {
     HandleEvents events;
