@@ -237,7 +237,6 @@ def test_what_is_not_http_is_refused_or_closed(suite, start):
     assert status is None or 400 <= status < 600
 
 
-@pytest.mark.long
 def test_a_slow_body_is_ended_by_the_server(suite):
     """A body that trickles must not hold a connection for ever."""
     started = time.monotonic()
