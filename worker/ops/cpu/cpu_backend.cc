@@ -58,6 +58,10 @@ class Scratch {
     return absl::OkStatus();
   }
   float* data() { return buffer_.As<float>(); }
+  static size_t Bytes(size_t floats) {
+    return Buffer::AllocatedBytes(floats * sizeof(float));
+  }
+  size_t bytes() const { return Buffer::AllocatedBytes(buffer_.size()); }
 
  private:
   Buffer buffer_;
@@ -85,14 +89,18 @@ class CpuBackend final : public Backend {
   size_t KvBytes(const KvSpec& spec) const override {
     return CpuKv::Bytes(spec);
   }
-  // Normalized rows (dim <= max_cols), and the q, k, v of a step, of which
-  // each is at most as wide as the attention output's K.
-  size_t ScratchBytes(int32_t max_tokens, int64_t max_cols) const override {
-    const size_t normalized = NormalizedFloats(max_tokens, max_cols);
-    const size_t qkv =
-        static_cast<size_t>(max_tokens) * static_cast<size_t>(3 * max_cols);
-    return Buffer::AllocatedBytes(normalized * sizeof(float)) +
-           Buffer::AllocatedBytes(qkv * sizeof(float));
+  // Normalized rows, and the q, k, v of a step.
+  size_t ScratchBytes(const ScratchSpec& spec) const override {
+    return Scratch::Bytes(NormalizedFloats(spec.max_tokens, spec.hidden)) +
+           Scratch::Bytes(QkvFloats(spec));
+  }
+  absl::Status ReserveScratch(const ScratchSpec& spec) override {
+    CARAVAN_RETURN_IF_ERROR(
+        normalized_.Reserve(NormalizedFloats(spec.max_tokens, spec.hidden)));
+    return qkv_.Reserve(QkvFloats(spec));
+  }
+  size_t scratch_bytes() const override {
+    return normalized_.bytes() + qkv_.bytes();
   }
 
   bool CanEmbedFromHead() const override { return true; }
@@ -140,6 +148,9 @@ class CpuBackend final : public Backend {
     }
   };
 
+  static size_t QkvFloats(const ScratchSpec& spec) {
+    return static_cast<size_t>(spec.max_tokens * spec.qkv_rows);
+  }
   size_t NormalizedFloats(int64_t rows, int64_t dim) const {
     const int64_t copies = rows <= kRedundantRows ? team_->size() : 1;
     return static_cast<size_t>(

@@ -43,51 +43,70 @@ Bits LoadBits(const std::byte* p) {
   return bits;
 }
 
-// One row to its lane: element k lies `step` bytes after element k - 1.
+// `count` elements of a row to its lane; those of a step of k lie `step` bytes
+// behind those of the one before.
 template <typename Bits>
-void PackRow(const std::byte* source, int64_t cols, int64_t step,
+void PackRun(const std::byte* source, int64_t count, int64_t step,
              std::byte* target) {
-  for (int64_t k = 0; k < cols; ++k) {
-    std::memcpy(target + k * step, source + k * sizeof(Bits), sizeof(Bits));
+  for (int64_t k = 0; k < count; ++k, target += step) {
+    std::memcpy(target, source + k * sizeof(Bits), sizeof(Bits));
   }
 }
 
-// One row to its lane in pairs of k, which begin anew with each segment.
-void PackBf16Row(const std::byte* source, const CpuMatrix::Layout& layout,
-                 int64_t step, std::byte* target) {
-  for (int s = 0; s < layout.segments; ++s) {
-    int64_t k = layout.borders[s];
-    const int64_t end = layout.borders[s + 1];
-    for (; k + 2 <= end; k += 2, target += step) {
-      const uint32_t pair = LoadBits<uint32_t>(source + 2 * k);
-      std::memcpy(target, &pair, sizeof(pair));
-    }
-    if (k < end) {
-      const uint32_t pair = LoadBits<uint16_t>(source + 2 * k);
-      std::memcpy(target, &pair, sizeof(pair));
-      target += step;
-    }
-  }
+// The same in pairs; an odd last one has a zero beside it.
+void PackBf16Run(const std::byte* source, int64_t count, int64_t step,
+                 std::byte* target) {
+  PackRun<uint32_t>(source, count / 2, step, target);
+  if (count % 2 == 0) return;
+  const uint32_t last = LoadBits<uint16_t>(source + 2 * (count - 1));
+  std::memcpy(target + count / 2 * step, &last, sizeof(last));
 }
 
-void PackVector(std::span<const RawMatrix> parts,
-                const CpuMatrix::Layout& layout, int64_t vector,
-                int panel_vectors, std::byte* target) {
+// Elements of k that are packed for all lanes before the next: their target
+// lines stay in the first-level cache.
+constexpr int64_t kRunLength = 256;
+
+struct Target {
+  std::byte* data;  // of lane 0
+  int64_t step;     // bytes
+};
+
+// Columns [k, k + count) of all lanes.
+void PackColumns(std::span<const std::byte* const> lanes, DType dtype,
+                 int64_t k, int64_t count, Target target) {
   for (int lane = 0; lane < kLanes; ++lane) {
-    const std::byte* const source = SourceOf(parts, layout.kind, vector, lane);
-    if (source == nullptr) continue;  // the buffer is zero
-    switch (layout.dtype) {
+    if (lanes[lane] == nullptr) continue;  // padding: the buffer is zero
+    const std::byte* const source =
+        lanes[lane] + k * static_cast<int64_t>(SizeOf(dtype));
+    switch (dtype) {
       case DType::kFp32:
-        PackRow<uint32_t>(source, layout.cols, panel_vectors * 64,
-                          target + lane * 4);
+        PackRun<uint32_t>(source, count, target.step, target.data + lane * 4);
         break;
       case DType::kFp16:
-        PackRow<uint16_t>(source, layout.cols, panel_vectors * 32,
-                          target + lane * 2);
+        PackRun<uint16_t>(source, count, target.step, target.data + lane * 2);
         break;
       case DType::kBf16:
-        PackBf16Row(source, layout, panel_vectors * 64, target + lane * 4);
+        PackBf16Run(source, count, target.step, target.data + lane * 4);
         break;
+    }
+  }
+}
+
+// Pairs of k begin anew with each segment.
+void PackVector(std::span<const RawMatrix> parts,
+                const CpuMatrix::Layout& layout, int64_t vector,
+                Target target) {
+  std::array<const std::byte*, kLanes> lanes;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    lanes[lane] = SourceOf(parts, layout.kind, vector, lane);
+  }
+  const int64_t per_step = layout.dtype == DType::kBf16 ? 2 : 1;
+  for (int s = 0; s < layout.segments; ++s) {
+    const int64_t end = layout.borders[s + 1];
+    for (int64_t k = layout.borders[s]; k < end; k += kRunLength) {
+      const int64_t count = std::min(kRunLength, end - k);
+      PackColumns(lanes, layout.dtype, k, count, target);
+      target.data += (count + per_step - 1) / per_step * target.step;
     }
   }
 }
@@ -168,9 +187,11 @@ absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(
     team.Run([&](int member) {
       for (int64_t v; (v = shares.Next(member)) >= 0;) {
         const int64_t panel = v / kPanelVectors;
-        PackVector(parts, layout, v, layout.panel_vectors(panel),
-                   data + panel * kPanelVectors * layout.vector_bytes +
-                       v % kPanelVectors * StepBytes(layout.dtype));
+        const int64_t step_bytes = StepBytes(layout.dtype);
+        PackVector(parts, layout, v,
+                   {.data = data + panel * kPanelVectors * layout.vector_bytes +
+                            v % kPanelVectors * step_bytes,
+                    .step = layout.panel_vectors(panel) * step_bytes});
       }
     });
   }
