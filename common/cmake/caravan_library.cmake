@@ -55,29 +55,6 @@ function(caravan_library)
   caravan_compile_options(${arg_NAME} ${scope})
 endfunction()
 
-# What tsan_absl_mutex.cc stands in for.
-if(CARAVAN_SANITIZE STREQUAL "thread")
-  add_library(caravan_tsan OBJECT
-              ${CMAKE_CURRENT_LIST_DIR}/tsan_absl_mutex.cc)
-  foreach(
-    symbol
-    Mutex4LockEv
-    Mutex7TryLockEv
-    Mutex6UnlockEv
-    Mutex10ReaderLockEv
-    Mutex12ReaderUnlockEv
-    Mutex5AwaitERKNS0_9ConditionE
-    Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE
-    Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE)
-    target_link_options(caravan_tsan INTERFACE
-                        -Wl,--wrap=_ZN4absl7debian35${symbol})
-  endforeach()
-  target_link_options(
-    caravan_tsan INTERFACE
-    -Wl,--wrap=_ZN4absl7debian312Notification6NotifyEv
-    -Wl,--wrap=_ZNK4absl7debian312Notification19WaitForNotificationEv)
-endif()
-
 function(caravan_executable)
   cmake_parse_arguments(arg "" "NAME" "SRCS;DEPS" ${ARGN})
   add_executable(${arg_NAME} ${arg_SRCS})
