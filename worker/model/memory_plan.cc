@@ -59,13 +59,6 @@ void CountPacked(const ModelLayout& layout, const Backend& backend,
   }
 }
 
-// The widest input of a matrix product: what scratch is sized for.
-int64_t WidestColumns(const ModelConfig& config) {
-  return std::max({int64_t{config.hidden_size},
-                   int64_t{config.intermediate_size},
-                   int64_t{config.heads} * config.head_dim});
-}
-
 // Bytes of one block, rounding of whole allocations left out.
 size_t BlockBytes(const ModelConfig& config, const Backend& backend) {
   constexpr int32_t kMany = 1 << 17;
@@ -78,6 +71,11 @@ size_t BlockBytes(const ModelConfig& config, const Backend& backend) {
 
 DType PlannedDType(const ModelConfig& config) {
   return config.torch_dtype.value_or(DType::kFp32);
+}
+
+ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens) {
+  return {max_step_tokens, config.hidden_size,
+          int64_t{config.heads + 2 * config.kv_heads} * config.head_dim};
 }
 
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
@@ -101,7 +99,7 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
   plan.arena_bytes = Activations::PlannedBytes(config, options.max_step_tokens,
                                                options.max_logits_rows);
   plan.scratch_bytes =
-      backend.ScratchBytes(options.max_step_tokens, WidestColumns(config));
+      backend.ScratchBytes(ScratchSpecOf(config, options.max_step_tokens));
   plan.kv_block_bytes = BlockBytes(config, backend);
   plan.kv_bytes_per_token = plan.kv_block_bytes / kBlockSlots;
   return plan;

@@ -54,6 +54,9 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
 // config.json's torch_dtype; fp32 where it has none.
 DType PlannedDType(const ModelConfig& config);
 
+// What the backend's scratch is sized for.
+ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens);
+
 // What the KV cache is asked for.
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count);
 

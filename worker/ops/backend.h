@@ -38,6 +38,13 @@ struct KvSpec {
   int32_t block_count = 0;
 };
 
+// What the backend's own scratch is sized for.
+struct ScratchSpec {
+  int32_t max_tokens = 0;  // of a step
+  int64_t hidden = 0;      // D
+  int64_t qkv_rows = 0;    // (H + 2 G) d
+};
+
 // Types of a class of numerics beside the weights'.
 struct NumericsOptions {
   DType activations = DType::kFp32;
@@ -59,8 +66,13 @@ class Backend {
   virtual size_t PackedBytes(std::span<const RawMatrix> parts,
                              const PackSpec& spec) const = 0;
   virtual size_t KvBytes(const KvSpec& spec) const = 0;
-  // Bytes of the backend's own scratch for steps of up to `max_tokens`.
-  virtual size_t ScratchBytes(int32_t max_tokens, int64_t max_cols) const = 0;
+  // Bytes of scratch that ReserveScratch allocates.
+  virtual size_t ScratchBytes(const ScratchSpec& spec) const = 0;
+  // Allocates the scratch once, so that no step has to. Lists of a few words
+  // per row are not counted.
+  virtual absl::Status ReserveScratch(const ScratchSpec& spec) = 0;
+  // Bytes of scratch as allocated.
+  virtual size_t scratch_bytes() const = 0;
 
   // Whether Embed looks rows up in a matrix packed as kHead too: tied
   // embeddings then need one copy instead of two.

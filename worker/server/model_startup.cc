@@ -116,12 +116,11 @@ absl::Status LoadAndRun(const WorkerOptions& options,
                           {.block_count = model.block_count,
                            .max_step_tokens = options.max_step_tokens,
                            .max_in_flight = options.depth}));
-  const MemoryPlan& plan = model.description.plan;
   model.allocated.set_weight_bytes(
       static_cast<int64_t>(model.loaded->weights.bytes));
   model.allocated.set_kv_bytes(static_cast<int64_t>(runner->kv_bytes()));
-  model.allocated.set_arena_bytes(
-      static_cast<int64_t>(runner->arena_bytes() + plan.scratch_bytes));
+  model.allocated.set_arena_bytes(static_cast<int64_t>(
+      runner->arena_bytes() + model.backend->scratch_bytes()));
   model.runner = std::move(runner);
   return absl::OkStatus();
 }

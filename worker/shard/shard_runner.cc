@@ -64,6 +64,8 @@ absl::StatusOr<std::unique_ptr<ShardRunner>> ShardRunner::Create(
   CARAVAN_ASSIGN_OR_RETURN(
       std::unique_ptr<KvStorage> kv,
       backend->AllocateKv(KvSpecOf(config, options.block_count)));
+  CARAVAN_RETURN_IF_ERROR(
+      backend->ReserveScratch(ScratchSpecOf(config, options.max_step_tokens)));
   CARAVAN_ASSIGN_OR_RETURN(
       Activations activations,
       Activations::Allocate(config, options.max_step_tokens,

@@ -120,9 +120,12 @@ class ReferenceBackend final : public Backend {
                                   spec.kv_heads * kBlockSlots * spec.head_dim *
                                   sizeof(float));
   }
-  size_t ScratchBytes(int32_t max_tokens, int64_t max_cols) const override {
-    return 0;  // small vectors, made and dropped per row
+  // Small vectors only, made and dropped per row.
+  size_t ScratchBytes(const ScratchSpec&) const override { return 0; }
+  absl::Status ReserveScratch(const ScratchSpec&) override {
+    return absl::OkStatus();
   }
+  size_t scratch_bytes() const override { return 0; }
   bool CanEmbedFromHead() const override { return true; }
 
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
