@@ -138,8 +138,9 @@ asio::awaitable<absl::Status> Generation::Start() {
   co_await ArmDeadline();
   CARAVAN_CO_RETURN_IF_ERROR(co_await FindModel());
   CARAVAN_CO_RETURN_IF_ERROR(co_await Admit());
+  CARAVAN_CO_RETURN_IF_ERROR(co_await FetchVocabulary());
   CARAVAN_CO_RETURN_IF_ERROR(co_await Prepare());
-  CARAVAN_CO_RETURN_IF_ERROR(co_await MakeGroups());
+  CARAVAN_CO_RETURN_IF_ERROR(MakeGroups());
   co_return co_await SubmitAll();
 }
 
@@ -190,6 +191,21 @@ asio::awaitable<absl::Status> Generation::Admit() {
   co_return inbox_->cancelled();
 }
 
+asio::awaitable<absl::Status> Generation::FetchVocabulary() {
+  const Patience patience = PatienceFor(context_.start_patience);
+  const ModelPtr model = models_.front();
+  auto vocabulary = co_await context_.directory->VocabularyOf(model, patience);
+  CARAVAN_CO_RETURN_IF_ERROR(inbox_->cancelled());
+  if (!vocabulary.ok()) co_return vocabulary.status();
+  vocabulary_ = *std::move(vocabulary);
+  co_return absl::OkStatus();
+}
+
+std::string Generation::PromptField(size_t index) const {
+  return request_.prompts.size() == 1 ? "prompt"
+                                      : StrCat("prompt[", index, "]");
+}
+
 // Texts and conversations to ids, in one call for all prompts.
 asio::awaitable<absl::Status> Generation::Prepare() {
   v1::PrepareRequest prepare;
@@ -202,6 +218,8 @@ asio::awaitable<absl::Status> Generation::Prepare() {
       prompts_[i] = *ids;
       continue;
     }
+    CARAVAN_CO_RETURN_IF_ERROR(
+        CheckPromptText(PromptField(i), prompt, *vocabulary_, facts_));
     *prepare.add_inputs() = ToPrepareInput(prompt);
     encoded.push_back(i);
   }
@@ -224,13 +242,7 @@ asio::awaitable<absl::Status> Generation::Prepare() {
   co_return absl::OkStatus();
 }
 
-asio::awaitable<absl::Status> Generation::MakeGroups() {
-  const Patience patience = PatienceFor(context_.start_patience);
-  const ModelPtr model = models_.front();
-  auto vocabulary = co_await context_.directory->VocabularyOf(model, patience);
-  CARAVAN_CO_RETURN_IF_ERROR(inbox_->cancelled());
-  if (!vocabulary.ok()) co_return vocabulary.status();
-  vocabulary_ = *std::move(vocabulary);
+absl::Status Generation::MakeGroups() {
   choice_options_.stop = StopTexts(request_.stop.stop);
   choice_options_.min_tokens = request_.stop.min_tokens.value_or(0);
   choice_options_.include_stop = request_.stop.include_stop_str_in_output;
@@ -245,13 +257,10 @@ asio::awaitable<absl::Status> Generation::MakeGroups() {
     PromptGroup::Init init;
     init.index = static_cast<int32_t>(i);
     init.ids = std::move(prompts_[i]);
-    const std::string field =
-        prompts_.size() == 1 ? "prompt" : StrCat("prompt[", i, "]");
-    CARAVAN_CO_RETURN_IF_ERROR(CheckPromptIds(field, init.ids, facts_));
-    absl::StatusOr<sampling::StopCriteria> stop =
-        ResolveStop(request_, facts_, static_cast<int32_t>(init.ids.size()));
-    if (!stop.ok()) co_return stop.status();
-    init.stop = *std::move(stop);
+    CARAVAN_RETURN_IF_ERROR(CheckPromptIds(PromptField(i), init.ids, facts_));
+    CARAVAN_ASSIGN_OR_RETURN(
+        init.stop,
+        ResolveStop(request_, facts_, static_cast<int32_t>(init.ids.size())));
     init.n = request_.n;
     init.wants_scores = sampling_.prompt_logprob_count.has_value();
     init.wants_text = request_.echo;
@@ -259,10 +268,10 @@ asio::awaitable<absl::Status> Generation::MakeGroups() {
     groups_.emplace_back(std::move(init), *vocabulary_, choice_options_);
   }
   for (const ResumedChoice& resumed : request_.resumed_choices) {
-    CARAVAN_CO_RETURN_IF_ERROR(
+    CARAVAN_RETURN_IF_ERROR(
         groups_.front().Resume(resumed.index, resumed.output));
   }
-  co_return absl::OkStatus();
+  return absl::OkStatus();
 }
 
 asio::awaitable<absl::Status> Generation::SubmitAll() {

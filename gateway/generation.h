@@ -68,8 +68,9 @@ class Generation final : public TokenStream {
   boost::asio::awaitable<void> ArmDeadline();
   boost::asio::awaitable<absl::Status> FindModel();
   boost::asio::awaitable<absl::Status> Admit();
+  boost::asio::awaitable<absl::Status> FetchVocabulary();
   boost::asio::awaitable<absl::Status> Prepare();
-  boost::asio::awaitable<absl::Status> MakeGroups();
+  absl::Status MakeGroups();
   boost::asio::awaitable<absl::Status> SubmitAll();
 
   // The stream.
@@ -100,6 +101,7 @@ class Generation final : public TokenStream {
   void End(const absl::Status& status);
 
   PromptGroup* GroupOf(uint64_t handle);
+  std::string PromptField(size_t index) const;
   Patience PatienceFor(absl::Duration duration) const;
   bool has_output() const;
 
@@ -114,9 +116,9 @@ class Generation final : public TokenStream {
   sampling::SamplingParams sampling_;
   // After Admit.
   AdmissionTicket ticket_;
-  // After Prepare.
-  std::vector<std::vector<TokenId>> prompts_;
+  // After FetchVocabulary, Prepare and MakeGroups.
   std::shared_ptr<const text::Vocabulary> vocabulary_;
+  std::vector<std::vector<TokenId>> prompts_;
   ChoiceOptions choice_options_;
   std::vector<PromptGroup> groups_;
   // After the first placement: who computes. The first is what the receipt

@@ -126,8 +126,8 @@ std::optional<v1::Target> Placement::LastKnown(const PlacementQuery& query,
   return best;
 }
 
-asio::awaitable<absl::StatusOr<v1::Target>> Placement::Find(
-    PlacementQuery query, Patience patience) {
+asio::awaitable<absl::StatusOr<v1::Target>> Placement::Ask(
+    const PlacementQuery& query, Patience patience) {
   v1::PlaceRequest place = MakePlaceRequest(query);
   absl::StatusOr<v1::PlaceResponse> response =
       co_await router_->Place(place, patience);
@@ -138,17 +138,25 @@ asio::awaitable<absl::StatusOr<v1::Target>> Placement::Find(
     place.clear_excluded_worker_ids();  // a new epoch of one may be there
     response = co_await router_->Place(place, patience);
   }
-  if (response.ok()) {
-    if (auto target = FirstAllowed(*response, query)) co_return *target;
-    co_return NobodyLeft(query);
+  if (!response.ok()) co_return response.status();
+  if (auto target = FirstAllowed(*response, query)) co_return *target;
+  co_return NobodyLeft(query);
+}
+
+asio::awaitable<absl::StatusOr<v1::Target>> Placement::Find(
+    PlacementQuery query, Patience patience) {
+  Patience once;
+  once.deadline = absl::InfinitePast();
+  absl::StatusOr<v1::Target> target = co_await Ask(query, once);
+  if (target.ok()) co_return target;
+  const bool unreachable =
+      ReasonOf(target.status()) == Reason::kRouterUnavailable;
+  if (unreachable || KnowsNobody(target.status())) {
+    const auto known = LastKnown(query, /*sessions_only=*/!unreachable);
+    if (known) co_return *known;
   }
-  const Reason reason = ReasonOf(response.status());
-  const bool unreachable = reason == Reason::kRouterUnavailable;
-  if (unreachable || KnowsNobody(response.status())) {
-    const auto target = LastKnown(query, /*sessions_only=*/!unreachable);
-    if (target) co_return *target;
-  }
-  co_return response.status();
+  if (!unreachable) co_return target;
+  co_return co_await Ask(query, patience);
 }
 
 }  // namespace caravan::gateway

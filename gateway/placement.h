@@ -53,6 +53,8 @@ class Placement {
                                                           Patience patience);
 
  private:
+  boost::asio::awaitable<absl::StatusOr<v1::Target>> Ask(
+      const PlacementQuery& query, Patience patience);
   std::optional<v1::Target> LastKnown(const PlacementQuery& query,
                                       bool sessions_only) const;
 

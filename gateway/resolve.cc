@@ -31,6 +31,30 @@ absl::Status CheckInRange(std::string_view field, int64_t value, int64_t least,
                     StrCat(value));
 }
 
+// Bytes that become tokens of the prompt, at least.
+int64_t TextBytes(const PromptInput& prompt) {
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    return static_cast<int64_t>(text->size());
+  }
+  int64_t bytes = 0;
+  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
+    for (const Message& message : chat->messages) {
+      for (const std::string& text : message.content) {
+        bytes += static_cast<int64_t>(text.size());
+      }
+    }
+  }
+  return bytes;
+}
+
+int32_t LongestToken(const text::Vocabulary& vocabulary) {
+  size_t longest = 1;
+  for (const text::TokenEntry& token : vocabulary.tokens) {
+    longest = std::max(longest, token.bytes.size());
+  }
+  return static_cast<int32_t>(longest);
+}
+
 absl::Status CheckResumed(const GenerationRequest& request,
                           const ModelFacts& model) {
   std::set<int32_t> seen;
@@ -114,6 +138,23 @@ absl::Status CheckRequest(const GenerationRequest& request,
   }
   // The prompt's length is not known yet.
   return ResolveStop(request, model, /*prompt_tokens=*/0).status();
+}
+
+absl::Status CheckPromptText(std::string_view field, const PromptInput& prompt,
+                             const text::Vocabulary& vocabulary,
+                             const ModelFacts& model) {
+  const int64_t bytes = TextBytes(prompt);
+  if (bytes <= model.context_length) return absl::OkStatus();
+  const int32_t longest_token_bytes = LongestToken(vocabulary);
+  const int64_t limit = int64_t{model.context_length} * longest_token_bytes;
+  if (bytes <= limit) return absl::OkStatus();
+  return MakeError(Reason::kPromptTooLong,
+                   StrCat(field, " must fit the context of ", model.name, ", ",
+                          model.context_length, " tokens of at most ",
+                          longest_token_bytes, " bytes; got ", bytes, " bytes"),
+                   {{"field", std::string(field)},
+                    {"limit", StrCat(limit)},
+                    {"value", StrCat(bytes)}});
 }
 
 absl::Status CheckPromptIds(std::string_view field,

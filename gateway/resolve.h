@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/sampling/params.h"
+#include "common/text/vocabulary.h"
 #include "gateway/request.h"
 
 namespace caravan::gateway {
@@ -39,6 +41,12 @@ absl::StatusOr<sampling::StopCriteria> ResolveStop(
 // sampling and stop within their ranges.
 absl::Status CheckRequest(const GenerationRequest& request,
                           const ModelFacts& model);
+
+// Refuses a text that cannot fit the context, however it is encoded, before
+// anybody encodes it. Error: kPromptTooLong.
+absl::Status CheckPromptText(std::string_view field, const PromptInput& prompt,
+                             const text::Vocabulary& vocabulary,
+                             const ModelFacts& model);
 
 // Each id in the vocabulary, at least one. `field` names the prompt.
 absl::Status CheckPromptIds(std::string_view field,

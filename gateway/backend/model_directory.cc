@@ -16,6 +16,9 @@ namespace asio = boost::asio;
 // Names of models that came and went are forgotten beyond this many.
 constexpr size_t kMaxModels = 1024;
 
+// A pause ends this much sooner when the process stops.
+constexpr int kPauseParts = 20;
+
 bool SameModel(const v1::ModelInfo& a, const v1::ModelInfo& b) {
   return a.name() == b.name() &&
          a.identity().weights_id() == b.identity().weights_id() &&
@@ -75,7 +78,9 @@ asio::awaitable<void> ModelDirectory::KeepFresh(
       LogWarning("model_directory_stale", {{"cause", status}});
     }
     last = status;
-    co_await PauseFor(interval);
+    for (int i = 0; i < kPauseParts && !stopping(); ++i) {
+      co_await PauseFor(interval / kPauseParts);
+    }
   }
 }
 

@@ -178,7 +178,6 @@ TEST_F(FailoverTest, WithoutARouterTheLastKnownReplicasAreUsed) {
   HttpClient client = Connect();
   ASSERT_EQ(client.Post("/v1/completions", Completion("")).status, 200);
   fleet_.StopRouter();
-  options_.start_patience_s = 1;
   EXPECT_EQ(client.Post("/v1/completions", Completion("")).status, 200);
 }
 

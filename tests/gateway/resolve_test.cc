@@ -86,6 +86,20 @@ TEST(ResolveTest, RangesAreChecked) {
               HasReason(Reason::kInvalidField, HasSubstr("resumed_choices")));
 }
 
+TEST(ResolveTest, ATextThatCannotFitIsRefusedBeforeItIsEncoded) {
+  text::Vocabulary vocabulary;
+  vocabulary.tokens.push_back({"12345678", text::TokenKind::kNormal});
+  EXPECT_OK(
+      CheckPromptText("prompt", std::string(800, 'x'), vocabulary, Facts()));
+  EXPECT_THAT(
+      CheckPromptText("prompt", std::string(801, 'x'), vocabulary, Facts()),
+      HasReason(Reason::kPromptTooLong, HasSubstr("got 801 bytes")));
+  Conversation chat;
+  chat.messages.emplace_back().content = {std::string(801, 'x')};
+  EXPECT_THAT(CheckPromptText("prompt", chat, vocabulary, Facts()),
+              HasReason(Reason::kPromptTooLong));
+}
+
 TEST(ResolveTest, PromptIdsAreInTheVocabulary) {
   const std::vector<TokenId> good = {0, 49};
   const std::vector<TokenId> bad = {0, 50};
