@@ -3,6 +3,7 @@
 import json
 import math
 
+import httpx
 import pytest
 
 from suite import DEMO_MODEL, MODEL, ROOT, run_cli, wait_for
@@ -159,3 +160,20 @@ def test_make_model_writes_a_model_that_is_served(start_suite, tmp_path):
                   "--max-tokens", 4, "--seed", 1, "--usage")
     assert "output" in out.stderr
     wait_for(lambda: suite.process.poll() is None, 1)
+
+
+def test_keys_are_asked_for_at_both_doors(start_suite, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# key tenant weight\nopen-sesame alice 2\n")
+    suite = start_suite("--api-keys", keys)
+    arguments = ["generate", "--gateway", suite.grpc, "--prompt", "x",
+                 "--max-tokens", 1]
+    assert "UNAUTHENTICATED" in run_cli(*arguments, check=False).stderr
+    run_cli(*arguments, "--api-key", "open-sesame")
+    body = {"model": MODEL, "prompt": "x", "max_tokens": 1}
+    for headers, status in (({}, 401), ({"authorization": "Bearer no"}, 401),
+                            ({"authorization": "Bearer open-sesame"}, 200)):
+        reply = httpx.post(suite.url + "/v1/completions", json=body,
+                           headers=headers)
+        assert reply.status_code == status
+    assert httpx.get(suite.url + "/healthz").status_code == 200
