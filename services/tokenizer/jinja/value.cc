@@ -279,6 +279,14 @@ const Value* Dict::Find(std::string_view key) const {
   return it == text_keys_.end() ? nullptr : &entries_[it->second].second;
 }
 
+Value::Value(Dict dict)
+    : data_(std::make_shared<const Dict>(std::move(dict))) {}
+
+int Value::depth() const {
+  if (is_sequence()) return std::get<Sequence>(data_).depth;
+  return is_dict() ? dict().depth() : 0;
+}
+
 bool Value::Truthy() const {
   if (is_undefined() || is_none()) return false;
   if (is_float()) return as_float() != 0;

@@ -20,55 +20,13 @@
 
 namespace caravan::jinja {
 
-class Value;
+class Dict;
 class Interpreter;
+class Value;
+struct Callable;
+struct Loop;
+struct Namespace;
 using List = std::vector<Value>;
-
-// Arguments of a call, already evaluated.
-struct Arguments {
-  List positional;
-  std::vector<std::pair<std::string, Value>> named;
-};
-
-// Something that can be called: a macro, a function, a method of a value.
-struct Callable {
-  std::string name;
-  std::function<absl::StatusOr<Value>(Interpreter&, const Arguments&)> call;
-};
-
-// Keys in the order of insertion.
-class Dict {
- public:
-  // Replaces the value of a key that is there.
-  void Set(Value key, Value value);
-  const Value* Find(const Value& key) const;
-  const Value* Find(std::string_view key) const;
-  const std::vector<std::pair<Value, Value>>& entries() const {
-    return entries_;
-  }
-  size_t size() const { return entries_.size(); }
-  int depth() const { return depth_; }
-
- private:
-  int depth_ = 1;
-  std::vector<std::pair<Value, Value>> entries_;
-  absl::flat_hash_map<std::string, size_t> text_keys_;
-};
-
-// `namespace(...)`: the one thing that a template can change from an inner
-// scope.
-struct Namespace {
-  std::map<std::string, Value> attributes;
-};
-
-// The `loop` of a for.
-struct Loop {
-  std::shared_ptr<const List> items;
-  size_t index = 0;
-  int depth = 0;  // of recursive loops, from 0
-  std::shared_ptr<std::optional<List>> last_changed;  // of loop.changed()
-  Callable recurse;  // `call` is empty where the loop is not recursive
-};
 
 class Value {
  public:
@@ -84,8 +42,7 @@ class Value {
   explicit Value(double d) : data_(d) {}
   explicit Value(Text text)
       : data_(std::make_shared<const Text>(std::move(text))) {}
-  explicit Value(Dict dict)
-      : data_(std::make_shared<const Dict>(std::move(dict))) {}
+  explicit Value(Dict dict);
   explicit Value(std::shared_ptr<Namespace> n) : data_(std::move(n)) {}
   explicit Value(std::shared_ptr<const Callable> c) : data_(std::move(c)) {}
   explicit Value(std::shared_ptr<const Loop> l) : data_(std::move(l)) {}
@@ -166,10 +123,7 @@ class Value {
   }
 
   // How deep lists and dicts nest; 0 for everything else.
-  int depth() const {
-    if (is_sequence()) return std::get<Sequence>(data_).depth;
-    return is_dict() ? dict().depth() : 0;
-  }
+  int depth() const;
 
   bool Truthy() const;
   // "str", "int", "list", ... as Python names them.
@@ -194,6 +148,52 @@ class Value {
                std::shared_ptr<const Dict>, std::shared_ptr<Namespace>,
                std::shared_ptr<const Callable>, std::shared_ptr<const Loop>>
       data_;
+};
+
+// Arguments of a call, already evaluated.
+struct Arguments {
+  List positional;
+  std::vector<std::pair<std::string, Value>> named;
+};
+
+// Something that can be called: a macro, a function, a method of a value.
+struct Callable {
+  std::string name;
+  std::function<absl::StatusOr<Value>(Interpreter&, const Arguments&)> call;
+};
+
+// Keys in the order of insertion.
+class Dict {
+ public:
+  // Replaces the value of a key that is there.
+  void Set(Value key, Value value);
+  const Value* Find(const Value& key) const;
+  const Value* Find(std::string_view key) const;
+  const std::vector<std::pair<Value, Value>>& entries() const {
+    return entries_;
+  }
+  size_t size() const { return entries_.size(); }
+  int depth() const { return depth_; }
+
+ private:
+  int depth_ = 1;
+  std::vector<std::pair<Value, Value>> entries_;
+  absl::flat_hash_map<std::string, size_t> text_keys_;
+};
+
+// `namespace(...)`: the one thing that a template can change from an inner
+// scope.
+struct Namespace {
+  std::map<std::string, Value> attributes;
+};
+
+// The `loop` of a for.
+struct Loop {
+  std::shared_ptr<const List> items;
+  size_t index = 0;
+  int depth = 0;  // of recursive loops, from 0
+  std::shared_ptr<std::optional<List>> last_changed;  // of loop.changed()
+  Callable recurse;  // `call` is empty where the loop is not recursive
 };
 
 // Python's ==. Values of different kinds are not equal; numbers compare by

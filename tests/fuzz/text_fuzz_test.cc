@@ -1,0 +1,53 @@
+// The fuzz targets over their seeds and some broken copies of them, so that
+// they are run where there is no fuzzer.
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+
+#include "tests/fuzz/text_targets.h"
+
+namespace caravan::fuzz {
+namespace {
+
+// One to four random changes: a byte, a cut, a doubled stretch.
+std::string Broken(std::string bytes, std::mt19937_64* random) {
+  const auto below = [&](size_t limit) {
+    return limit == 0 ? 0 : static_cast<size_t>((*random)() % limit);
+  };
+  for (size_t i = 0; i <= below(4); ++i) {
+    const size_t at = below(bytes.size());
+    switch (below(4)) {
+      case 0:
+        if (!bytes.empty()) bytes[at] = static_cast<char>(below(256));
+        break;
+      case 1:
+        bytes.resize(at);
+        break;
+      case 2:
+        bytes.insert(at, bytes.substr(below(bytes.size()), below(30)));
+        break;
+      default:
+        bytes.erase(at, below(10));
+    }
+  }
+  return bytes;
+}
+
+class TextFuzz : public ::testing::TestWithParam<TextTarget> {};
+
+TEST_P(TextFuzz, SurvivesItsSeedsAndBrokenCopies) {
+  std::mt19937_64 random(7);
+  for (const std::string& seed : GetParam().seeds()) {
+    GetParam().run(seed);
+    for (int i = 0; i < 500; ++i) GetParam().run(Broken(seed, &random));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, TextFuzz, ::testing::ValuesIn(TextTargets()),
+                         [](const auto& info) {
+                           return std::string(info.param.name);
+                         });
+
+}  // namespace
+}  // namespace caravan::fuzz
