@@ -168,18 +168,24 @@ void CompletionRenderer::WriteLogprobs(const PromptReady* prompt,
   logprobs.Write(json);
 }
 
-// An echoed prompt is the first text of each of its choices.
+// An echoed prompt is the first text of each of its choices. Ids of several
+// prompts come with their choices; those of one stand in the chunk itself.
 std::vector<std::string> CompletionRenderer::PromptChoices(
     const PromptReady& prompt) {
   std::vector<std::string> chunks;
-  if (!request_.echo) return chunks;
+  const bool with_ids = request_.return_token_ids && prompts_.size() > 1;
+  if (!request_.echo && !with_ids) return chunks;
   for (int32_t i = 0; i < request_.n; ++i) {
     JsonWriter json;
     json.BeginArray().BeginObject();
-    json.Key("text").String(prompt.text);
+    json.Key("text").String(request_.echo ? prompt.text : "");
     json.Key("index").Integer(prompt.prompt * request_.n + i);
-    WriteLogprobs(&prompt, {}, json);
+    WriteLogprobs(request_.echo ? &prompt : nullptr, {}, json);
     json.Key("finish_reason").Null();
+    if (with_ids) {
+      json.Key("prompt_token_ids");
+      WriteTokenIds(prompt.token_ids, json);
+    }
     json.EndObject().EndArray();
     chunks.push_back(json.Take());
   }

@@ -96,6 +96,32 @@ TEST_F(HttpTest, SeveralPromptsAndChoicesAreNumberedByPrompt) {
   EXPECT_EQ(body["usage"]["completion_tokens"], 16);
 }
 
+TEST_F(HttpTest, AStreamNamesTheIdsOfEachPromptOnce) {
+  Start();
+  HttpClient client = Connect();
+  client.PostStream("/v1/completions",
+                    R"({"prompt":[[97],[98,99]],"max_tokens":2,"stream":true,
+                        "return_token_ids":true})");
+  Json ids = Json::array({nullptr, nullptr});
+  int outputs = 0;
+  for (const std::string& event : Drain(client)) {
+    if (event == "[DONE]") continue;
+    const Json json = Parse(event);
+    for (const Json& choice : json["choices"]) {
+      const int index = choice["index"];
+      if (choice.contains("prompt_token_ids")) {
+        EXPECT_TRUE(ids[index].is_null());
+        ids[index] = choice["prompt_token_ids"];
+      }
+      if (choice.contains("token_ids")) {
+        outputs += static_cast<int>(choice["token_ids"].size());
+      }
+    }
+  }
+  EXPECT_EQ(ids, Json::parse("[[97],[98,99]]"));
+  EXPECT_EQ(outputs, 4);
+}
+
 TEST_F(HttpTest, AStopTextEndsTheStreamAndTheWorkersPart) {
   const std::string text = LettersOf(7, 0, 40);
   Start();
