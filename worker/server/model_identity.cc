@@ -1,5 +1,6 @@
 #include "worker/server/model_identity.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <system_error>
@@ -77,7 +78,10 @@ absl::StatusOr<v1::ModelInfo> MakeModelInfo(const ModelDescription& model,
   identity->set_numerics_class(parts.numerics_class);
   identity->set_fingerprint(parts.fingerprint);
   CARAVAN_RETURN_IF_ERROR(FillTextIds(*tokenizer, identity));
-  info.set_context_length(model.config.context_length());
+  // A sequence cannot be longer than all blocks together.
+  info.set_context_length(static_cast<int32_t>(
+      std::min<int64_t>(model.config.context_length(),
+                        int64_t{parts.block_count} * kv::kBlockTokens)));
   info.set_vocabulary_size(model.config.vocab_size);
   info.set_block_size(kv::kBlockTokens);
   info.set_block_count(parts.block_count);
