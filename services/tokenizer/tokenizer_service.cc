@@ -23,6 +23,15 @@ absl::Status InField(const absl::Status& status, const std::string& field) {
   return status.ok() ? status : Annotate(status, field);
 }
 
+// No context is so long; merging needs some 40 bytes for each of these.
+constexpr size_t kMaxTextBytes = 16u << 20;
+
+absl::Status CheckSize(const std::string& text, const std::string& field) {
+  if (text.size() <= kMaxTextBytes) return absl::OkStatus();
+  return FieldError(field, StrCat("at most ", kMaxTextBytes, " bytes"),
+                    StrCat(text.size()));
+}
+
 template <typename Ids>
 void Store(const std::vector<text::TokenId>& from, Ids* to) {
   to->Assign(from.begin(), from.end());
@@ -101,6 +110,7 @@ absl::Status TokenizerService::PrepareInput(const LoadedModel& model,
     case v1::PrepareInput::KIND_NOT_SET:
       return FieldError(field, "a text or a conversation", "nothing");
   }
+  CARAVAN_RETURN_IF_ERROR(CheckSize(input.text(), field + ".text"));
   text::EncodeOptions options;
   if (input.has_add_special_tokens()) {
     options.add_special_tokens = input.add_special_tokens();
@@ -154,8 +164,10 @@ absl::Status TokenizerService::HandleEncode(
   for (int i = 0; i < request.texts_size(); ++i) {
     CARAVAN_RETURN_IF_ERROR(CheckNotCancelled(*context));
     const std::string& text = request.texts(i);
+    const std::string field = StrCat("texts[", i, "]");
+    CARAVAN_RETURN_IF_ERROR(CheckSize(text, field));
     const auto ids = model->tokenizer->Encode(text, options);
-    if (!ids.ok()) return InField(ids.status(), StrCat("texts[", i, "]"));
+    if (!ids.ok()) return InField(ids.status(), field);
     metrics_.RecordEncoded(static_cast<int64_t>(text.size()),
                            static_cast<int64_t>(ids->size()));
     Store(*ids, response->add_results()->mutable_token_ids());

@@ -21,7 +21,7 @@ namespace caravan::jinja {
 struct Limits {
   int64_t max_steps = 2'000'000;          // expressions and statements
   int64_t max_allocated_bytes = 1 << 28;  // of all strings and lists made
-  int64_t max_output_bytes = 1 << 25;
+  int64_t max_output_bytes = 1 << 24;
   int max_depth = 1000;       // of evaluation
   int max_value_depth = 200;  // of lists in lists
 };

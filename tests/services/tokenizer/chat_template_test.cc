@@ -67,6 +67,43 @@ TEST(ChatTemplateTest, RendersEveryGolden) {
   EXPECT_EQ(rows, 376);
 }
 
+// The formulas published with the models, by way of the templates.
+void ExpectChatTokens(const std::string& model, const std::string& name,
+                      const std::string& bos, const std::string& eos) {
+  CARAVAN_REFERENCE_PATH_OR_SKIP(source, "tokenizers/" + model);
+  CARAVAN_REFERENCE_PATH_OR_SKIP(folder, "chat-templates");
+  CARAVAN_REFERENCE_PATH_OR_SKIP(goldens, "goldens/tokenizers");
+  const auto tokenizer = text::Tokenizer::LoadDirectory(source);
+  ASSERT_OK(tokenizer);
+  const auto chat_template =
+      ChatTemplate::Create(testing::ReadFile(folder + "/" + name + ".jinja"),
+                           {{"bos_token", bos}, {"eos_token", eos}});
+  ASSERT_OK(chat_template);
+  std::istringstream lines(
+      testing::ReadFile(goldens + "/" + model + ".chat-tokens.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const ordered_json row = ordered_json::parse(line);
+    Conversation conversation;
+    conversation.messages = Parse(row["messages"]).items();
+    const auto rendered =
+        chat_template->Render(conversation, kNow, absl::UTCTimeZone());
+    ASSERT_OK(rendered);
+    const auto ids = EncodeRendered(**tokenizer, *rendered);
+    ASSERT_OK(ids);
+    EXPECT_EQ(*ids, row["ids"].get<std::vector<text::TokenId>>())
+        << rendered->bytes();
+  }
+}
+
+TEST(ChatTokensTest, Llama2) {
+  ExpectChatTokens("llama-2", "llama-2-chat", "<s>", "</s>");
+}
+
+TEST(ChatTokensTest, Llama3) {
+  ExpectChatTokens("llama-3", "llama-3-instruct", "<|begin_of_text|>",
+                   "<|eot_id|>");
+}
+
 class DemoModelChat : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -164,6 +164,17 @@ TEST_F(TokenizerServiceTest, BadInputNamesItsField) {
               HasReason(Reason::kInvalidField, HasSubstr("inputs")));
 }
 
+TEST_F(TokenizerServiceTest, VeryLongTextIsRefusedBeforeItIsEncoded) {
+  v1::EncodeRequest request;
+  request.set_model("demo");
+  request.add_texts(std::string((16 << 20) + 1, 'a'));
+  v1::EncodeResponse response;
+  EXPECT_THAT(Invoke(&v1::TokenizerService::Stub::Encode, request, &response),
+              HasReason(Reason::kInvalidField,
+                        AllOf(HasSubstr("texts[0]"), HasSubstr("16777216"),
+                              HasSubstr("16777217"))));
+}
+
 TEST_F(TokenizerServiceTest, DecodeRefusesIdsThatDoNotExist) {
   v1::DecodeRequest request;
   request.set_model("demo");
