@@ -19,6 +19,7 @@ namespace caravan::cli {
 namespace {
 
 constexpr size_t kMaxLineBytes = 64 << 10;
+constexpr int kMaxReads = 64;  // in one call of LineReader::Read
 
 // The two ends of a pipe; closes what is not released.
 class Pipe {
@@ -79,7 +80,7 @@ std::vector<char*> ArgumentPointers(std::vector<std::string>& all) {
 
 bool LineReader::Read(std::vector<std::string>* lines) {
   std::array<char, 4096> buffer;
-  while (true) {
+  for (int i = 0; i < kMaxReads; ++i) {
     const ssize_t count = read(fd_, buffer.data(), buffer.size());
     if (count > 0) {
       Split(std::string_view(buffer.data(), static_cast<size_t>(count)), lines);
@@ -92,6 +93,7 @@ bool LineReader::Read(std::vector<std::string>* lines) {
       return false;
     }
   }
+  return true;  // there may be more; others have their turn first
 }
 
 void LineReader::Split(std::string_view chunk,

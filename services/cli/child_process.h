@@ -22,8 +22,9 @@ class LineReader {
   // `fd` must be non-blocking; it is not owned.
   explicit LineReader(int fd) : fd_(fd) {}
 
-  // Appends the lines that are complete now, without their line ends; at the
-  // end of the stream also an unfinished last one. False at the end.
+  // Appends the lines of the next 256 KiB that are complete, without their
+  // line ends; at the end of the stream also an unfinished last one. False at
+  // the end.
   bool Read(std::vector<std::string>* lines);
 
  private:
