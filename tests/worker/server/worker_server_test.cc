@@ -503,6 +503,7 @@ TEST_F(WorkerServerTest, MetricsCountWhatHappened) {
     ASSERT_TRUE(session.Send(Submit(handle, /*max_tokens=*/10)));
     ASSERT_TRUE(session.ReadUntilEnd(handle));
   }
+  ASSERT_TRUE(AwaitTaken(session));  // a stream may end before it is counted
   ASSERT_TRUE(EventuallyIdle());
   const auto has = [&](const std::string& line) {
     const std::string text = registry_.Serialize();
