@@ -299,8 +299,7 @@ absl::Status Generation::ApplyAll(InboxContents contents) {
     CARAVAN_ASSIGN_OR_RETURN(const int32_t tokens,
                              group->Apply(std::move(events)));
     if (tokens > 0) CountTokens(tokens);
-    // A stop text ends it here before it ends there.
-    if (group->complete()) group->Detach();
+    group->EndFinished();
   }
   return absl::OkStatus();
 }

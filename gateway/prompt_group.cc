@@ -173,6 +173,7 @@ absl::Status PromptGroup::ApplyFinishes(
                               scores_.size(), " came"));
     }
     computed_ = true;
+    running_[finish.choice] = false;
     choice->Finish(finish.reason);
   }
   return absl::OkStatus();
@@ -262,6 +263,10 @@ void PromptGroup::Attach(std::shared_ptr<WorkerSession> session,
                          uint64_t handle, const v1::Target& target) {
   session_ = std::move(session);
   handle_ = handle;
+  running_.clear();
+  for (const ChoiceStream& choice : choices_) {
+    running_.push_back(!choice.finished());
+  }
   replica_ = {target.worker_id(), target.epoch()};
   failure = absl::OkStatus();
   worker_died = false;
@@ -272,6 +277,21 @@ void PromptGroup::Detach() {
   if (session_ == nullptr) return;
   session_->Cancel(handle_);
   session_ = nullptr;
+}
+
+void PromptGroup::EndFinished() {
+  if (!attached()) return;
+  if (complete()) {
+    Detach();
+    return;
+  }
+  std::vector<int32_t> ended;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (!running_[i] || !choices_[i].finished()) continue;
+    running_[i] = false;
+    ended.push_back(static_cast<int32_t>(i));
+  }
+  if (!ended.empty()) session_->CancelChoices(handle_, ended);
 }
 
 }  // namespace caravan::gateway

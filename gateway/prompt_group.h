@@ -79,6 +79,8 @@ class PromptGroup {
               const v1::Target& target);
   // Ends what runs at the worker, if anything does.
   void Detach();
+  // Ends at the worker what has ended here: only here stop texts are known.
+  void EndFinished();
   bool attached() const { return session_ != nullptr; }
   uint64_t handle() const { return handle_; }
   const ReplicaLife& replica() const { return replica_; }
@@ -118,6 +120,7 @@ class PromptGroup {
 
   std::shared_ptr<WorkerSession> session_;
   uint64_t handle_ = 0;
+  std::vector<bool> running_;  // by choice: at the worker, as far as is known
   ReplicaLife replica_;
 };
 

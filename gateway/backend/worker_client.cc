@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "caravan/v1/worker.grpc.pb.h"
 #include "common/build_info.h"
 #include "common/log.h"
@@ -24,7 +25,7 @@ namespace {
 // A request of this session that has not ended.
 struct OpenHandle {
   std::shared_ptr<Inbox> inbox;
-  int32_t choices_left = 0;
+  absl::flat_hash_set<int32_t> choices;  // that have not ended
 };
 
 v1::SessionRequest HelloMessage(const std::string& sender_id) {
@@ -36,7 +37,7 @@ v1::SessionRequest HelloMessage(const std::string& sender_id) {
   hello.set_sender_id(sender_id);
   for (const v1::Feature feature :
        {v1::FEATURE_PROMPT_LOGPROBS, v1::FEATURE_MULTIPLE_CHOICES,
-        v1::FEATURE_RESUME}) {
+        v1::FEATURE_RESUME, v1::FEATURE_CANCEL_CHOICES}) {
     hello.add_features(feature);
   }
   return message;
@@ -52,6 +53,11 @@ absl::Status CheckHello(const v1::Hello& hello) {
       StrCat("protocol revision must be in [", kLeastProtocolRevision, ", ",
              kGreatestProtocolRevision, "]; the worker speaks [",
              hello.least_revision(), ", ", hello.greatest_revision(), "]"));
+}
+
+bool Knows(const v1::Hello& hello, v1::Feature feature) {
+  return std::find(hello.features().begin(), hello.features().end(), feature) !=
+         hello.features().end();
 }
 
 // Ours: the stream, its queue of writes and its open handles. Holds itself
@@ -72,6 +78,8 @@ class Session final
 
   bool Submit(v1::Submit submit, std::shared_ptr<Inbox> inbox) override;
   void Cancel(uint64_t handle) override;
+  void CancelChoices(uint64_t handle,
+                     std::span<const int32_t> choices) override;
   bool usable() const override {
     absl::MutexLock lock(&mutex_);
     return !over_ && !draining_;
@@ -95,7 +103,8 @@ class Session final
 
  private:
   void Write(v1::SessionRequest message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WriteCancel(uint64_t handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteCancel(uint64_t handle, std::span<const int32_t> choices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool OnMessage();
   void OnStep(const v1::StepOutput& step);
@@ -118,7 +127,8 @@ class Session final
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  bool greeted_ ABSL_GUARDED_BY(mutex_) = false;  // their hello came
+  bool greeted_ ABSL_GUARDED_BY(mutex_) = false;          // their hello came
+  bool cancels_choices_ ABSL_GUARDED_BY(mutex_) = false;  // it can
 };
 
 void Session::Start(const std::string& sender_id) {
@@ -139,7 +149,11 @@ void Session::AwaitEnd() {
 bool Session::Submit(v1::Submit submit, std::shared_ptr<Inbox> inbox) {
   absl::MutexLock lock(&mutex_);
   if (over_) return false;
-  open_[submit.handle()] = {std::move(inbox), submit.choices_size()};
+  OpenHandle& open = open_[submit.handle()];
+  open.inbox = std::move(inbox);
+  for (const v1::SubmitChoice& choice : submit.choices()) {
+    open.choices.insert(choice.index());
+  }
   v1::SessionRequest message;
   *message.mutable_submit() = std::move(submit);
   Write(std::move(message));
@@ -148,12 +162,27 @@ bool Session::Submit(v1::Submit submit, std::shared_ptr<Inbox> inbox) {
 
 void Session::Cancel(uint64_t handle) {
   absl::MutexLock lock(&mutex_);
-  if (open_.erase(handle) > 0 && !over_) WriteCancel(handle);
+  if (open_.erase(handle) > 0 && !over_) WriteCancel(handle, {});
 }
 
-void Session::WriteCancel(uint64_t handle) {
+void Session::CancelChoices(uint64_t handle, std::span<const int32_t> choices) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = open_.find(handle);
+  if (it == open_.end() || over_ || !cancels_choices_) return;
+  std::vector<int32_t> running;
+  for (const int32_t choice : choices) {
+    if (it->second.choices.erase(choice) > 0) running.push_back(choice);
+  }
+  if (it->second.choices.empty()) open_.erase(it);
+  if (!running.empty()) WriteCancel(handle, running);
+}
+
+// Without choices: the whole handle.
+void Session::WriteCancel(uint64_t handle, std::span<const int32_t> choices) {
   v1::SessionRequest message;
-  message.mutable_cancel()->set_handle(handle);
+  v1::Cancel& cancel = *message.mutable_cancel();
+  cancel.set_handle(handle);
+  cancel.mutable_choices()->Add(choices.begin(), choices.end());
   Write(std::move(message));
 }
 
@@ -198,6 +227,7 @@ bool Session::OnMessage() {
       link_error_ = CheckHello(response_.hello());
       absl::MutexLock lock(&mutex_);
       greeted_ = link_error_.ok();
+      cancels_choices_ = Knows(response_.hello(), v1::FEATURE_CANCEL_CHOICES);
       return greeted_;
     }
     case v1::SessionResponse::kStep:
@@ -231,8 +261,11 @@ std::shared_ptr<Inbox> Session::Account(const HandleEvents& events) {
   const auto it = open_.find(events.handle);
   if (it == open_.end()) return nullptr;
   std::shared_ptr<Inbox> inbox = it->second.inbox;
-  it->second.choices_left -= static_cast<int32_t>(events.finishes.size());
-  if (!events.error.ok() || it->second.choices_left <= 0) open_.erase(it);
+  absl::flat_hash_set<int32_t>& choices = it->second.choices;
+  for (const WorkerFinish& finish : events.finishes) {
+    choices.erase(finish.choice);
+  }
+  if (!events.error.ok() || choices.empty()) open_.erase(it);
   return inbox;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -31,6 +32,12 @@ class WorkerSession {
   // Nothing more of the handle is pushed, and the worker ends it. Ignored for
   // handles that have ended.
   virtual void Cancel(uint64_t handle) = 0;
+
+  // The same for choices of the handle; the others go on. Of these choices
+  // something may still be pushed: always where the worker cannot end single
+  // choices, which then run on.
+  virtual void CancelChoices(uint64_t handle,
+                             std::span<const int32_t> choices) = 0;
 
   // Neither over nor draining.
   virtual bool usable() const = 0;

@@ -137,6 +137,80 @@ TEST_F(HttpTest, AStopTextEndsTheStreamAndTheWorkersPart) {
   EXPECT_TRUE(first_.AwaitOpen(0));
 }
 
+// The first choice meets a stop text at once, the second one never.
+text::TokenId StopInTheFirst(uint64_t, int choice, int position) {
+  return choice == 0 && position == 3 ? 'b' : 'x';
+}
+
+class ChoiceStopTest : public HttpTest {
+ protected:
+  ChoiceStopTest() {
+    first_.HoldAt(10);
+    first_.SetScript(StopInTheFirst);
+  }
+  // Both choices are held; the first one has met its stop text.
+  void StartTwoChoices(HttpClient& client) {
+    const std::string fields =
+        R"("max_tokens":40,"n":2,"stop":"b","stream":true)";
+    EXPECT_EQ(client.PostStream("/v1/completions", Completion(fields)).status,
+              200);
+    while (TextOf(begun_).size() < 3 + 10) {
+      const auto event = client.NextEvent();
+      ASSERT_TRUE(event);
+      begun_.push_back(*event);
+    }
+  }
+  std::string Rest(HttpClient& client) {
+    std::vector<std::string> events = begun_;
+    for (std::string& event : Drain(client)) events.push_back(std::move(event));
+    EXPECT_EQ(events.back(), "[DONE]");
+    return TextOf(events);
+  }
+
+  std::vector<std::string> begun_;
+};
+
+TEST_F(ChoiceStopTest, AStopTextInOneOfTwoChoicesEndsThatOneAtTheWorker) {
+  Start();
+  HttpClient client = Connect();
+  StartTwoChoices(client);
+  ASSERT_TRUE(first_.AwaitCancels(1));
+  ASSERT_EQ(first_.cancels()[0].choices_size(), 1);
+  EXPECT_EQ(first_.cancels()[0].choices(0), 0);
+  EXPECT_EQ(first_.cancels()[0].handle(), first_.submits()[0].handle());
+  EXPECT_TRUE(first_.AwaitOpen(1));
+  first_.HoldAt(1 << 30);
+  EXPECT_EQ(Rest(client), std::string(3 + 40, 'x'));
+  EXPECT_TRUE(first_.AwaitOpen(0));
+  EXPECT_EQ(first_.cancels().size(), 1u);
+}
+
+TEST_F(ChoiceStopTest, AStopTextInTheLastChoiceEndsTheHandle) {
+  first_.SetScript([](uint64_t, int choice, int position) {
+    return position == (choice == 0 ? 3 : 12) ? 'b' : 'x';
+  });
+  Start();
+  HttpClient client = Connect();
+  StartTwoChoices(client);
+  first_.HoldAt(20);
+  EXPECT_EQ(Rest(client), std::string(3 + 12, 'x'));
+  ASSERT_TRUE(first_.AwaitCancels(2));
+  EXPECT_EQ(first_.cancels()[0].choices_size(), 1);
+  EXPECT_EQ(first_.cancels()[1].choices_size(), 0);
+  EXPECT_TRUE(first_.AwaitOpen(0));
+}
+
+TEST_F(ChoiceStopTest, AWorkerThatEndsWholeHandlesOnlyRunsOn) {
+  first_.ForgetCancelChoices();
+  Start();
+  HttpClient client = Connect();
+  StartTwoChoices(client);
+  first_.HoldAt(1 << 30);
+  EXPECT_EQ(Rest(client), std::string(3 + 40, 'x'));
+  EXPECT_TRUE(first_.AwaitOpen(0));
+  EXPECT_TRUE(first_.cancels().empty());
+}
+
 TEST_F(HttpTest, AnEndTokenEndsTheChoiceWithoutText) {
   first_.SetScript(
       [](uint64_t, int, int position) { return position == 2 ? kEos : 'x'; });

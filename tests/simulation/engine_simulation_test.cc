@@ -4,7 +4,6 @@
 
 #include <map>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -40,9 +39,10 @@ class StreamChecker final : public EngineSink {
   void Expect(const GroupRequest& request) {
     Expected expected;
     for (const ChoiceStart& choice : request.choices) {
-      expected.choices[choice.index] = {
-          .stream = FakeModelRunner::Alone(options_, request, choice),
-          .first = static_cast<int32_t>(choice.output.size())};
+      ExpectedChoice& added = expected.choices[choice.index];
+      added.stream = FakeModelRunner::Alone(options_, request, choice);
+      added.first = static_cast<int32_t>(choice.output.size());
+      added.whole = added.first > 0 && added.stream.tokens.empty();
     }
     if (request.sampling.prompt_logprob_count) {
       expected.scores = FakeModelRunner::PromptScores(options_, request);
@@ -51,6 +51,12 @@ class StreamChecker final : public EngineSink {
   }
   // No event of the group may follow.
   void Forget(GroupId id) { groups_.erase(id); }
+  // No event of the choice may follow.
+  void Forget(GroupId id, int32_t choice) {
+    Expected& group = groups_.at(id);
+    group.choices.erase(choice);
+    if (group.choices.empty()) groups_.erase(id);
+  }
 
   void Emit(const StepReport& report) override {
     for (const PromptEvent& event : report.prompts) OnPrompt(event);
@@ -79,6 +85,14 @@ class StreamChecker final : public EngineSink {
     for (const auto& [id, group] : groups_) ids.push_back(id);
     return ids;
   }
+  std::vector<int32_t> AliveChoices(GroupId id) const {
+    std::vector<int32_t> indices;
+    for (const auto& [index, choice] : groups_.at(id).choices) {
+      indices.push_back(index);
+    }
+    return indices;
+  }
+  bool IsAlive(GroupId id) const { return groups_.contains(id); }
   const absl::flat_hash_set<kv::BlockHash>& hashes() const { return hashes_; }
 
   StepCounters counters;
@@ -90,6 +104,9 @@ class StreamChecker final : public EngineSink {
     ReferenceStream stream;
     int32_t first = 0;
     size_t got = 0;
+    // It had ended when it was submitted: nothing is computed for it, scores
+    // of the prompt neither.
+    bool whole = false;
   };
   struct Expected {
     std::map<int32_t, ExpectedChoice> choices;
@@ -129,21 +146,13 @@ class StreamChecker final : public EngineSink {
     EXPECT_EQ(event.stop_token_id.has_value(), event.end == ChoiceEnd::kStop);
     EXPECT_EQ(event.output_token_count,
               choice.first + static_cast<int>(choice.got));
-    group.choices.erase(event.choice);
-    ++finished;
-    if (!group.choices.empty()) return;
-    if (!resumed_whole_.contains(event.group)) {
+    if (!choice.whole) {
       EXPECT_EQ(group.scored, group.scores.size());
     }
-    groups_.erase(event.group);
+    ++finished;
+    Forget(event.group, event.choice);
   }
 
- public:
-  // Groups all of whose choices had ended when they were submitted: nothing
-  // is computed for them, scores neither.
-  std::set<GroupId> resumed_whole_;
-
- private:
   const FakeModelOptions options_;
   std::map<GroupId, Expected> groups_;
   absl::flat_hash_set<kv::BlockHash> hashes_;
@@ -177,6 +186,7 @@ class Simulation {
       SCOPED_TRACE(StrCat("seed ", scenario_.seed, " step ", step));
       if (Chance(0.35)) SubmitOne();
       if (Chance(0.04)) CancelOne();
+      if (Chance(0.02)) CancelChoices();
       clock_.Advance(absl::Milliseconds(Below(20)));
       StepAndCheck();
     }
@@ -197,6 +207,7 @@ class Simulation {
   const StreamChecker& checker() const { return checker_; }
   const FakeModelRunner& runner() const { return runner_; }
   int submitted() const { return submitted_; }
+  int cancelled_choices() const { return cancelled_choices_; }
 
  private:
   uint32_t Below(uint32_t limit) { return random_() % limit; }
@@ -242,7 +253,6 @@ class Simulation {
 
   // Lets some choices continue what they would have produced.
   void ResumeSome(GroupRequest& request) {
-    bool whole = true;
     for (ChoiceStart& choice : request.choices) {
       const ReferenceStream stream =
           FakeModelRunner::Alone(model_, request, choice);
@@ -250,9 +260,7 @@ class Simulation {
       for (size_t i = 0; i < keep; ++i) {
         choice.output.push_back(stream.tokens[i].token_id);
       }
-      whole = whole && keep > 0 && keep == stream.tokens.size();
     }
-    if (whole) checker_.resumed_whole_.insert(request.id);
   }
 
   void SubmitOne() {
@@ -271,6 +279,32 @@ class Simulation {
       engine_->Cancel(id);
       checker_.Forget(id);
     }
+    if (Chance(0.05)) CancelChoicesOf(id);
+  }
+
+  // Of a group with several, if there is one.
+  void CancelChoices() {
+    std::vector<GroupId> several;
+    for (const GroupId id : checker_.Alive()) {
+      if (checker_.AliveChoices(id).size() > 1) several.push_back(id);
+    }
+    if (several.empty()) return;
+    CancelChoicesOf(several[Below(static_cast<uint32_t>(several.size()))]);
+  }
+
+  // Some or all of them, and one that there is not.
+  void CancelChoicesOf(GroupId id) {
+    if (!checker_.IsAlive(id)) return;
+    std::vector<int32_t> cancelled;
+    for (const int32_t choice : checker_.AliveChoices(id)) {
+      if (!cancelled.empty() && Chance(0.7)) continue;
+      if (cancelled.empty() && Chance(0.3)) continue;
+      cancelled.push_back(choice);
+    }
+    for (const int32_t choice : cancelled) checker_.Forget(id, choice);
+    cancelled_choices_ += static_cast<int>(cancelled.size());
+    if (!cancelled.empty()) cancelled.push_back(99);
+    engine_->CancelChoices(id, std::move(cancelled));
   }
 
   void CancelOne() {
@@ -311,6 +345,7 @@ class Simulation {
   std::unique_ptr<Engine> engine_;
   GroupId next_id_ = 1;
   int submitted_ = 0;
+  int cancelled_choices_ = 0;
 };
 
 class EngineSimulationTest : public ::testing::TestWithParam<Scenario> {};
@@ -326,6 +361,7 @@ TEST_P(EngineSimulationTest, EveryStreamIsTheOneItHasAlone) {
   const StreamChecker& checker = simulation.checker();
   EXPECT_GT(checker.finished, 100) << simulation.submitted();
   EXPECT_GT(checker.failed, 0);
+  EXPECT_GT(simulation.cancelled_choices(), 10);
   EXPECT_GT(checker.counters.parked, 5);
   EXPECT_GT(checker.counters.resumed, 5);
   EXPECT_GT(checker.counters.copied_blocks, 0);

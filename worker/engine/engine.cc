@@ -96,7 +96,13 @@ void Engine::State::TakeCommands() {
 }
 
 void Engine::State::TakeCancels() {
-  for (const GroupId id : inbox.TakeCancels()) scheduler.Cancel(id);
+  for (const Cancellation& cancel : inbox.TakeCancels()) {
+    if (cancel.choices.empty()) {
+      scheduler.Cancel(cancel.group);
+    } else {
+      scheduler.CancelChoices(cancel.group, cancel.choices);
+    }
+  }
 }
 
 absl::Status Engine::State::Launch(PlannedStep planned) {
@@ -172,6 +178,10 @@ absl::Status Engine::Submit(GroupRequest request) {
 }
 
 void Engine::Cancel(GroupId id) { state_->inbox.Cancel(id); }
+
+void Engine::CancelChoices(GroupId id, std::vector<int32_t> choices) {
+  state_->inbox.CancelChoices(id, std::move(choices));
+}
 
 void Engine::StartDrain() {
   state_->inbox.Close(

@@ -181,6 +181,12 @@ class Engine {
   // that is still queued.
   void Cancel(GroupId id);
 
+  // Thread-safe. Ends these choices of the group as Cancel ends all; indices
+  // that are not running are ignored. The other choices go on, also where one
+  // of these computes their prompt. When none is left the group is over,
+  // without an event of its own; an error that it had before is still told.
+  void CancelChoices(GroupId id, std::vector<int32_t> choices);
+
   // Thread-safe. Refuses new groups with kDraining from now on.
   void StartDrain();
 

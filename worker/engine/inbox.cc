@@ -104,10 +104,28 @@ void Inbox::Cancel(GroupId id) {
   if (!alive_.contains(id)) return;
   const auto it = std::ranges::find(groups_, id, &GroupRequest::id);
   if (it == groups_.end()) {
-    cancels_.push_back(id);
+    cancels_.push_back({.group = id, .choices = {}});
     return;
   }
   sequences_here_ -= static_cast<int32_t>(it->choices.size());
+  groups_.erase(it);
+  alive_.erase(id);
+}
+
+void Inbox::CancelChoices(GroupId id, std::vector<int32_t> choices) {
+  if (choices.empty()) return;
+  absl::MutexLock lock(&mutex_);
+  if (!alive_.contains(id)) return;
+  const auto it = std::ranges::find(groups_, id, &GroupRequest::id);
+  if (it == groups_.end()) {
+    cancels_.push_back({.group = id, .choices = std::move(choices)});
+    return;
+  }
+  const size_t erased = std::erase_if(it->choices, [&](const ChoiceStart& c) {
+    return std::ranges::find(choices, c.index) != choices.end();
+  });
+  sequences_here_ -= static_cast<int32_t>(erased);
+  if (!it->choices.empty()) return;
   groups_.erase(it);
   alive_.erase(id);
 }
@@ -144,7 +162,7 @@ std::vector<GroupRequest> Inbox::TakeGroups() {
   return std::exchange(groups_, {});
 }
 
-std::vector<GroupId> Inbox::TakeCancels() {
+std::vector<Cancellation> Inbox::TakeCancels() {
   absl::MutexLock lock(&mutex_);
   return std::exchange(cancels_, {});
 }

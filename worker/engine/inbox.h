@@ -14,6 +14,12 @@
 
 namespace caravan::worker {
 
+// A cancel on its way to the scheduler.
+struct Cancellation {
+  GroupId group = 0;
+  std::vector<int32_t> choices;  // empty: all
+};
+
 // Thread-safe. The functions of the engine thread say so.
 class Inbox {
  public:
@@ -25,6 +31,9 @@ class Inbox {
   // Removes the group when it is still here, else passes the cancel on. Does
   // nothing for groups that are not alive.
   void Cancel(GroupId id);
+
+  // The same for choices of the group; without any it does nothing.
+  void CancelChoices(GroupId id, std::vector<int32_t> choices);
 
   // From now on Submit refuses with `status`.
   void Close(absl::Status status);
@@ -38,7 +47,7 @@ class Inbox {
   bool stopped() const;
   // Engine thread.
   std::vector<GroupRequest> TakeGroups();
-  std::vector<GroupId> TakeCancels();
+  std::vector<Cancellation> TakeCancels();
 
   // Engine thread. After a step: groups that are no longer alive, sequences
   // that still wait for the first time, and how long a place in the queue
@@ -58,7 +67,7 @@ class Inbox {
   absl::Status closed_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<GroupRequest> groups_ ABSL_GUARDED_BY(mutex_);
-  std::vector<GroupId> cancels_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Cancellation> cancels_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<GroupId> alive_ ABSL_GUARDED_BY(mutex_);
   int32_t sequences_here_ ABSL_GUARDED_BY(mutex_) = 0;   // of groups_
   int32_t sequences_taken_ ABSL_GUARDED_BY(mutex_) = 0;  // that wait inside

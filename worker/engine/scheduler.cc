@@ -64,6 +64,25 @@ void Scheduler::Cancel(GroupId id) {
   std::erase_if(report_.errors, of_group);
 }
 
+void Scheduler::CancelChoices(GroupId id, std::span<const int32_t> choices) {
+  const auto cancelled = [choices](int32_t choice) {
+    return std::ranges::find(choices, choice) != choices.end();
+  };
+  if (const auto it = groups_.find(id); it != groups_.end()) {
+    Group& group = *it->second;
+    for (const auto& sequence : group.sequences) {
+      if (cancelled(sequence->choice)) EndSequence(*sequence);
+    }
+    EndGroupIfAllEnded(group);
+    EraseEnded();
+  }
+  const auto of_choices = [id, &cancelled](const auto& event) {
+    return event.group == id && cancelled(event.choice);
+  };
+  std::erase_if(report_.tokens, of_choices);
+  std::erase_if(report_.finishes, of_choices);
+}
+
 void Scheduler::FailAll(const absl::Status& status) {
   launched_.clear();
   for (Sequence* sequence : std::exchange(leaving_, {})) {
@@ -99,10 +118,7 @@ void Scheduler::FinishChoice(Sequence& sequence, ChoiceEnd end,
        .stop_token_id = stop_token_id,
        .output_token_count = static_cast<int32_t>(sequence.output.size())});
   EndSequence(sequence);
-  const bool all = std::ranges::all_of(group.sequences, [](const auto& other) {
-    return other->state == SequenceState::kEnded;
-  });
-  if (all) EndGroup(group);
+  EndGroupIfAllEnded(group);
 }
 
 void Scheduler::FailGroup(Group& group, const absl::Status& status) {
@@ -117,6 +133,13 @@ void Scheduler::EndGroup(Group& group) {
   to_erase_.push_back(group.request.id);
   ended_ids_.push_back(group.request.id);
   for (const auto& sequence : group.sequences) EndSequence(*sequence);
+}
+
+void Scheduler::EndGroupIfAllEnded(Group& group) {
+  const bool all = std::ranges::all_of(group.sequences, [](const auto& other) {
+    return other->state == SequenceState::kEnded;
+  });
+  if (all) EndGroup(group);
 }
 
 void Scheduler::EndSequence(Sequence& sequence) {

@@ -1,6 +1,6 @@
 // Decides what each step runs, who waits and who parks, and commits what a
-// step gave. Plan and Commit are where sequences change; Add only queues and
-// Cancel only ends.
+// step gave. Plan and Commit are where sequences change; Add only queues,
+// Cancel and CancelChoices only end.
 //
 // Rules. Decode tokens come first, then prefill chunks in what is left of the
 // step's tokens, by rank (priority, then arrival). Who runs and lacks a block
@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -49,6 +50,10 @@ class Scheduler {
 
   // Ends the group where it is alive and forgets its unreported events.
   void Cancel(GroupId id);
+
+  // Ends these choices of the group, where they are alive, and forgets their
+  // unreported events. The group is over when no choice of it is left.
+  void CancelChoices(GroupId id, std::span<const int32_t> choices);
 
   // Ends every group with `status`; plans in flight are lost.
   void FailAll(const absl::Status& status);
@@ -142,6 +147,7 @@ class Scheduler {
 
   // Commit, scheduler_commit.cc.
   void CommitRow(const LaunchedRow& row, RowResult result);
+  void CommitResult(const LaunchedRow& row, RowResult result);
   absl::Status CheckRow(const LaunchedRow& row, const RowResult& result) const;
   void CommitBlocks(Sequence& sequence, int32_t end);
   void CommitPrompt(Sequence& sequence, RowResult& result);
@@ -154,6 +160,7 @@ class Scheduler {
                     std::optional<TokenId> stop_token_id);
   void FailGroup(Group& group, const absl::Status& status);
   void EndGroup(Group& group);
+  void EndGroupIfAllEnded(Group& group);
   void EndSequence(Sequence& sequence);
   void Park(Sequence& sequence);
   void GiveBack(Sequence& sequence);

@@ -56,17 +56,24 @@ void Scheduler::CommitRow(const LaunchedRow& row, RowResult result) {
   Sequence& sequence = *row.sequence;
   --sequence.rows_in_flight;
   if (row.sampled) sequence.sampling_in_flight = false;
-  if (sequence.state == SequenceState::kEnded) {
-    ++report_.counters.dropped_rows;
-  } else if (!result.status.ok()) {
+  if (sequence.state == SequenceState::kEnded) ++report_.counters.dropped_rows;
+  if (!sequence.group->ended) CommitResult(row, std::move(result));
+  if (sequence.rows_in_flight == 0) Leave(sequence);
+}
+
+// A choice that was cancelled has no tokens any more, but its siblings may
+// stand on the prompt that it computed, and need its scores.
+void Scheduler::CommitResult(const LaunchedRow& row, RowResult result) {
+  Sequence& sequence = *row.sequence;
+  if (!result.status.ok()) {
     for (const BlockId block : sequence.blocks.blocks()) index_.Forget(block);
     FailGroup(*sequence.group, result.status);
-  } else {
-    CommitBlocks(sequence, row.end);
-    CommitPrompt(sequence, result);
-    if (row.sampled) CommitToken(sequence, *std::move(result.token));
+    return;
   }
-  if (sequence.rows_in_flight == 0) Leave(sequence);
+  const bool ended = sequence.state == SequenceState::kEnded;
+  CommitBlocks(sequence, row.end);
+  CommitPrompt(sequence, result);
+  if (row.sampled && !ended) CommitToken(sequence, *std::move(result.token));
 }
 
 // Positions below `end` stand: full blocks can be found from now on.

@@ -17,6 +17,14 @@ RequestShape ShapeOf(const GroupRequest& group) {
           .max_tokens = group.stop.max_tokens};
 }
 
+std::vector<int32_t> IndicesOf(const GroupRequest& group) {
+  std::vector<int32_t> indices;
+  for (const ChoiceStart& choice : group.choices) {
+    indices.push_back(choice.index);
+  }
+  return indices;
+}
+
 // The trail of one request through the processes; off by default.
 void LogSubmit(const v1::Submit& submit, const std::string& peer) {
   LogDebug("submit", {{"request_id", submit.request_id()},
@@ -92,7 +100,8 @@ absl::Status Session::Start(const v1::Submit& submit, GroupId group) {
       MakeGroupRequest(submit, context_->limits, context_->clock->Now()));
   request.id = group;
   const RequestShape shape = ShapeOf(request);
-  context_->dispatcher->Open(group, submit.handle(), shape, shared_from_this());
+  context_->dispatcher->Open(group, submit.handle(), shape, IndicesOf(request),
+                             shared_from_this());
   if (const absl::Status status = context_->engine->Submit(std::move(request));
       !status.ok()) {
     context_->dispatcher->Close(group);
@@ -113,7 +122,6 @@ void Session::OnCancel(const v1::Cancel& cancel) {
     const auto found = open_.find(cancel.handle());
     if (found != open_.end()) {
       group = found->second;
-      open_.erase(found);
     } else if (used_.Contains(cancel.handle())) {
       return;  // ended while the cancel travelled
     }
@@ -121,10 +129,30 @@ void Session::OnCancel(const v1::Cancel& cancel) {
   if (group == 0) {
     SendError(cancel.handle(), FieldError("handle", "submitted before",
                                           StrCat(cancel.handle())));
-    return;
+  } else if (cancel.choices().empty()) {
+    CancelGroup(cancel.handle(), group);
+  } else {
+    CancelChoices(cancel.handle(), group,
+                  std::span(cancel.choices().data(), cancel.choices().size()));
   }
+}
+
+void Session::CancelGroup(uint64_t handle, GroupId group) {
+  Forget(handle);
   if (context_->dispatcher->Close(group)) context_->observer->OnCancelled();
   context_->engine->Cancel(group);
+}
+
+// The engine hears of each choice once, however often a gateway cancels it.
+void Session::CancelChoices(uint64_t handle, GroupId group,
+                            std::span<const int32_t> choices) {
+  StepDispatcher::ClosedChoices closed =
+      context_->dispatcher->CloseChoices(group, choices);
+  if (closed.last) {
+    Forget(handle);
+    context_->observer->OnCancelled();
+  }
+  context_->engine->CancelChoices(group, std::move(closed.choices));
 }
 
 void Session::SendDraining(absl::Duration grace) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,9 @@ class Session final : public StepReceiver,
   absl::Status OnHello(const v1::Hello& hello);
   void OnSubmit(const v1::Submit& submit);
   void OnCancel(const v1::Cancel& cancel);
+  void CancelGroup(uint64_t handle, GroupId group);
+  void CancelChoices(uint64_t handle, GroupId group,
+                     std::span<const int32_t> choices);
 
   // Reserves the handle of a submit for `group`.
   absl::Status Claim(uint64_t handle, GroupId group);

@@ -51,12 +51,13 @@ struct StepDispatcher::Batch {
 
 void StepDispatcher::Open(GroupId group, uint64_t handle,
                           const RequestShape& shape,
+                          std::span<const int32_t> choices,
                           std::shared_ptr<StepReceiver> receiver) {
   Route route;
   route.handle = handle;
   route.receiver = std::move(receiver);
   route.shape = shape;
-  route.open_choices = shape.choices;
+  route.open_choices.insert(choices.begin(), choices.end());
   route.submitted = clock_->Now();
   absl::MutexLock lock(&mutex_);
   routes_.emplace(group, std::move(route));
@@ -65,6 +66,21 @@ void StepDispatcher::Open(GroupId group, uint64_t handle,
 bool StepDispatcher::Close(GroupId group) {
   absl::MutexLock lock(&mutex_);
   return routes_.erase(group) > 0;
+}
+
+StepDispatcher::ClosedChoices StepDispatcher::CloseChoices(
+    GroupId group, std::span<const int32_t> choices) {
+  ClosedChoices closed;
+  absl::MutexLock lock(&mutex_);
+  Route* const route = Find(group);
+  if (route == nullptr) return closed;
+  for (const int32_t choice : choices) {
+    if (route->open_choices.erase(choice) == 0) continue;
+    closed.choices.push_back(choice);
+  }
+  closed.last = route->open_choices.empty();
+  if (closed.last) routes_.erase(group);
+  return closed;
 }
 
 int64_t StepDispatcher::open_count() const {
@@ -102,6 +118,12 @@ StepDispatcher::Route* StepDispatcher::Find(GroupId group) {
   return found == routes_.end() ? nullptr : &found->second;
 }
 
+StepDispatcher::Route* StepDispatcher::FindOpen(GroupId group, int32_t choice) {
+  Route* const route = Find(group);
+  const bool open = route != nullptr && route->open_choices.contains(choice);
+  return open ? route : nullptr;
+}
+
 void StepDispatcher::AddPrompt(const PromptEvent& event, Batch& batch) {
   Route* const route = Find(event.group);
   if (route == nullptr) return;
@@ -120,7 +142,7 @@ void StepDispatcher::AddPrompt(const PromptEvent& event, Batch& batch) {
 }
 
 void StepDispatcher::AddToken(const TokenEvent& event, Batch& batch) {
-  Route* const route = Find(event.group);
+  Route* const route = FindOpen(event.group, event.choice);
   if (route == nullptr) return;
   v1::TokenRecord* const record = batch.PartOf(*route).output.add_tokens();
   record->set_handle(route->handle);
@@ -145,7 +167,7 @@ void StepDispatcher::ObserveToken(Route& route, int32_t choice,
 }
 
 void StepDispatcher::AddFinish(const FinishEvent& event, Batch& batch) {
-  Route* const route = Find(event.group);
+  Route* const route = FindOpen(event.group, event.choice);
   if (route == nullptr) return;
   Batch::Part& part = batch.PartOf(*route);
   v1::ChoiceFinish* const finish = part.output.add_finishes();
@@ -157,7 +179,8 @@ void StepDispatcher::AddFinish(const FinishEvent& event, Batch& batch) {
   }
   finish->set_output_token_count(event.output_token_count);
   ObserveFinish(*route, event, batch.now);
-  if (--route->open_choices > 0) return;
+  route->open_choices.erase(event.choice);
+  if (!route->open_choices.empty()) return;
   part.ended.push_back(route->handle);
   routes_.erase(event.group);
 }

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "caravan/v1/worker.pb.h"
@@ -40,14 +42,26 @@ class StepDispatcher {
   // A group id that was never given before.
   GroupId NextGroupId() { return next_group_.fetch_add(1); }
 
-  // From now on events of the group go to `receiver` under `handle`: called
-  // before the engine hears of the group.
+  // Choices whose events are no longer delivered.
+  struct ClosedChoices {
+    std::vector<int32_t> choices;  // those that had not ended
+    bool last = false;             // with them the group has ended
+  };
+
+  // From now on events of the group, whose choices have these (unique)
+  // indices, go to `receiver` under `handle`: called before the engine hears
+  // of the group.
   void Open(GroupId group, uint64_t handle, const RequestShape& shape,
+            std::span<const int32_t> choices,
             std::shared_ptr<StepReceiver> receiver);
 
   // Whatever still comes of the group is dropped. Returns whether the group
   // had not ended.
   bool Close(GroupId group);
+
+  // Whatever still comes of these choices is dropped. Indices that are not
+  // open are ignored.
+  ClosedChoices CloseChoices(GroupId group, std::span<const int32_t> choices);
 
   // Delivers a step, with the load after it.
   void Dispatch(const StepReport& report, const v1::Load& load);
@@ -68,7 +82,7 @@ class StepDispatcher {
     uint64_t handle = 0;
     std::shared_ptr<StepReceiver> receiver;
     RequestShape shape;
-    int32_t open_choices = 0;
+    absl::flat_hash_set<int32_t> open_choices;
     bool has_prompt = false;  // scores of a prompt come in parts
     bool has_token = false;
     absl::Time submitted;
@@ -88,6 +102,9 @@ class StepDispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ObserveFinish(const Route& route, const FinishEvent& event,
                      absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Null where the choice is not open.
+  Route* FindOpen(GroupId group, int32_t choice)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Route* Find(GroupId group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool NoneOpenLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return routes_.empty() && !delivering_;

@@ -10,10 +10,11 @@
 namespace caravan::worker {
 namespace {
 
-constexpr std::array<v1::Feature, 3> kFeatures = {
+constexpr std::array<v1::Feature, 4> kFeatures = {
     v1::FEATURE_PROMPT_LOGPROBS,
     v1::FEATURE_MULTIPLE_CHOICES,
     v1::FEATURE_RESUME,
+    v1::FEATURE_CANCEL_CHOICES,
 };
 
 std::string FeatureName(int feature) {

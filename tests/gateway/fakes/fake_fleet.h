@@ -44,6 +44,8 @@ class FakeWorker {
   void SetEpoch(uint64_t epoch);
   // Says nothing of prompts before their first token.
   void SetSilent(bool silent);
+  // Ends whole handles only, as workers of old. Before the first session.
+  void ForgetCancelChoices();
   // The next submits fail with this error; empty reason: they run.
   void FailSubmits(v1::ErrorReason reason, bool retryable);
   // Ends all sessions and the port at once, as a crash does.
@@ -57,6 +59,7 @@ class FakeWorker {
   bool AwaitCancels(int count);
 
   std::vector<v1::Submit> submits() const;
+  std::vector<v1::Cancel> cancels() const;
   v1::WorkerStatus status() const;
 
  private:

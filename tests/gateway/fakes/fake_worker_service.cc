@@ -79,7 +79,8 @@ struct FakeWorker::State : v1::WorkerService::CallbackService {
   mutable absl::Mutex mutex;
   std::map<FakeSession*, std::vector<Running>> sessions ABSL_GUARDED_BY(mutex);
   std::vector<v1::Submit> submits ABSL_GUARDED_BY(mutex);
-  int cancels ABSL_GUARDED_BY(mutex) = 0;
+  std::vector<v1::Cancel> cancels ABSL_GUARDED_BY(mutex);
+  bool cancels_choices ABSL_GUARDED_BY(mutex) = true;
   int hold_at ABSL_GUARDED_BY(mutex) = 1 << 30;
   Script script ABSL_GUARDED_BY(mutex) = LetterAt;
   bool silent ABSL_GUARDED_BY(mutex) = false;
@@ -102,6 +103,9 @@ class FakeSession final
       v1::SessionResponse hello;
       hello.mutable_hello()->set_least_revision(1);
       hello.mutable_hello()->set_greatest_revision(1);
+      if (state_->cancels_choices) {
+        hello.mutable_hello()->add_features(v1::FEATURE_CANCEL_CHOICES);
+      }
       SendLocked(std::move(hello));
     }
     StartRead(&request_);
@@ -122,12 +126,7 @@ class FakeSession final
       return;
     }
     if (request_.has_submit()) OnSubmitLocked(request_.submit());
-    if (request_.has_cancel()) {
-      ++state_->cancels;
-      std::erase_if(state_->sessions[this], [this](const Running& r) {
-        return r.handle == request_.cancel().handle();
-      });
-    }
+    if (request_.has_cancel()) OnCancelLocked(request_.cancel());
     StartRead(&request_);
   }
   void OnWriteDone(bool ok) override {
@@ -138,6 +137,17 @@ class FakeSession final
   void OnDone() override { delete this; }
 
  private:
+  void OnCancelLocked(const v1::Cancel& cancel)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
+    state_->cancels.push_back(cancel);
+    const auto& choices = cancel.choices();
+    const bool all = choices.empty() || !state_->cancels_choices;
+    std::erase_if(state_->sessions[this], [&](const Running& r) {
+      return r.handle == cancel.handle() &&
+             (all || std::find(choices.begin(), choices.end(), r.choice) !=
+                         choices.end());
+    });
+  }
   void OnSubmitLocked(const v1::Submit& submit)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex) {
     state_->submits.push_back(submit);
@@ -363,7 +373,7 @@ bool FakeWorker::AwaitCancels(int count) {
   State* const state = state_.get();
   const auto reached = [state, count]() {
     state->mutex.AssertHeld();
-    return state->cancels >= count;
+    return static_cast<int>(state->cancels.size()) >= count;
   };
   absl::MutexLock lock(&state->mutex);
   return state->mutex.AwaitWithTimeout(absl::Condition(&reached), kPatience);
@@ -372,6 +382,16 @@ bool FakeWorker::AwaitCancels(int count) {
 std::vector<v1::Submit> FakeWorker::submits() const {
   absl::MutexLock lock(&state_->mutex);
   return state_->submits;
+}
+
+std::vector<v1::Cancel> FakeWorker::cancels() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->cancels;
+}
+
+void FakeWorker::ForgetCancelChoices() {
+  absl::MutexLock lock(&state_->mutex);
+  state_->cancels_choices = false;
 }
 
 v1::WorkerStatus FakeWorker::status() const { return state_->status; }

@@ -9,6 +9,7 @@ namespace {
 using ::caravan::testing::HasReason;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 
 class EngineSubmitTest : public EngineFixture {};
 
@@ -105,6 +106,23 @@ TEST_F(EngineSubmitTest, ACancelWinsOverAQueuedSubmit) {
   EXPECT_THAT(log_.reports, IsEmpty());
   engine_->Cancel(77);  // never heard of
   EXPECT_TRUE(Step().idle);
+}
+
+TEST_F(EngineSubmitTest, CancelledChoicesOfAQueuedSubmitNeverRun) {
+  options_.max_waiting = 3;
+  Start();
+  const GroupRequest request = Request(1, Prompt(4), 4, /*n=*/3);
+  ASSERT_OK(engine_->Submit(request));
+  engine_->CancelChoices(1, {0, 2, 5});
+  engine_->CancelChoices(1, {});  // none of them
+  ASSERT_OK(engine_->Submit(Request(2, Prompt(4), 4, /*n=*/2)));
+  engine_->CancelChoices(2, {1, 0});
+  engine_->CancelChoices(77, {0});  // never heard of
+  StepUntilIdle();
+  EXPECT_EQ(Tokens(1, 1), Alone(request, 1));
+  EXPECT_THAT(Finishes(), SizeIs(1));
+  EXPECT_EQ(Sum(&StepCounters::admitted), 1);
+  EXPECT_TRUE(engine_->Drained());
 }
 
 TEST_F(EngineSubmitTest, DrainRefusesTheNewAndFinishesTheOld) {

@@ -361,6 +361,95 @@ TEST_F(EngineTest, CancelFreesBlocksWithinOneStep) {
   }
 }
 
+TEST_F(EngineTest, ACancelledChoiceFreesItsBlocksAndItsSiblingsGoOn) {
+  for (const int depth : {1, 2, 3}) {
+    options_.depth = depth;
+    options_.prefix_cache = false;
+    log_.reports.clear();
+    Start();
+    const GroupRequest request = Request(1, Prompt(20), 30, /*n=*/3);
+    ASSERT_OK(engine_->Submit(request));
+    while (Tokens(1, 2).size() < 3) Step();
+    const size_t got = Tokens(1, 1).size();
+    EXPECT_EQ(engine_->load().leased_blocks, 1 + 3) << depth;
+    engine_->CancelChoices(1, {1, 7, -1, 1});
+    for (int i = 0; i < depth; ++i) Step();
+    EXPECT_EQ(engine_->load().leased_blocks, 1 + 2) << depth;
+    EXPECT_EQ(engine_->load().running_sequences, 2);
+    StepUntilIdle();
+    EXPECT_EQ(Tokens(1, 0), Alone(request, 0));
+    EXPECT_EQ(Tokens(1, 1).size(), got);
+    EXPECT_EQ(Tokens(1, 2), Alone(request, 2));
+    EXPECT_THAT(Finishes(), SizeIs(2));
+    EXPECT_TRUE(engine_->Drained());
+    EXPECT_EQ(runner_->known_sequences(), 0);
+  }
+}
+
+TEST_F(EngineTest, TheLastChoiceThatIsCancelledEndsItsGroupSilently) {
+  options_.depth = 2;
+  Start();
+  ASSERT_OK(engine_->Submit(Request(1, Prompt(20), 30, /*n=*/2)));
+  while (Tokens(1, 1).empty()) Step();
+  engine_->CancelChoices(1, {0});
+  Step();
+  EXPECT_FALSE(engine_->Drained());
+  engine_->CancelChoices(1, {1});
+  log_.reports.clear();
+  StepUntilIdle();
+  EXPECT_TRUE(engine_->Drained());
+  EXPECT_EQ(engine_->load().leased_blocks, 0);
+  EXPECT_EQ(runner_->known_sequences(), 0);
+  EXPECT_THAT(Tokens(1, 0), IsEmpty());
+  EXPECT_THAT(Tokens(1, 1), IsEmpty());
+  EXPECT_THAT(Finishes(), IsEmpty());
+  EXPECT_THAT(Errors(), IsEmpty());
+}
+
+// The second choice waits for the first one's prompt, and for its scores.
+TEST_F(EngineTest, ASiblingGoesOnWhenTheChoiceThatPrefillsIsCancelled) {
+  for (const int depth : {1, 2, 3}) {
+    for (int steps = 1; steps <= 8; ++steps) {
+      options_.depth = depth;
+      options_.max_prefill_chunk = 16;
+      log_.reports.clear();
+      Start();
+      GroupRequest request = Request(1, Prompt(70), 10, /*n=*/2);
+      request.sampling.prompt_logprob_count = 0;
+      ASSERT_OK(engine_->Submit(request));
+      for (int i = 0; i < steps; ++i) Step();
+      const size_t got = Tokens(1, 0).size();
+      engine_->CancelChoices(1, {0});
+      StepUntilIdle();
+      EXPECT_EQ(Tokens(1, 0).size(), got) << depth << " " << steps;
+      EXPECT_EQ(Tokens(1, 1), Alone(request, 1)) << depth << " " << steps;
+      std::vector<ScoredToken> scores;
+      for (const PromptEvent& event : Prompts()) {
+        scores.insert(scores.end(), event.scores.begin(), event.scores.end());
+      }
+      EXPECT_EQ(scores, FakeModelRunner::PromptScores(model_, request));
+      EXPECT_THAT(Finishes(), SizeIs(1));
+      EXPECT_TRUE(engine_->Drained());
+      EXPECT_EQ(engine_->load().leased_blocks, 0);
+    }
+  }
+}
+
+// What was in flight of a prompt when its choice was cancelled is not computed
+// again.
+TEST_F(EngineTest, ACancelledChoicesPromptIsStillItsSiblings) {
+  options_.depth = 2;
+  options_.max_prefill_chunk = 16;
+  Start();
+  ASSERT_OK(engine_->Submit(Request(1, Prompt(64), 4, /*n=*/2)));
+  Step();
+  Step();
+  engine_->CancelChoices(1, {0});
+  StepUntilIdle();
+  EXPECT_LT(Sum(&StepCounters::prefill_tokens), 64 + 32);
+  EXPECT_GT(Sum(&StepCounters::cached_tokens), 0);
+}
+
 TEST_F(EngineTest, ANumericFaultEndsItsGroupOnlyAndItsBlocksAreForgotten) {
   Start();
   runner_->PoisonPrompts(Prompt(1, 1)[0]);

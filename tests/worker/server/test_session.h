@@ -56,9 +56,13 @@ class TestSession {
     *request.mutable_submit() = submit;
     return stream_->Write(request);
   }
-  bool SendCancel(uint64_t handle) {
+  // Without choices: all of the handle.
+  bool SendCancel(uint64_t handle, const std::vector<int32_t>& choices = {}) {
     v1::SessionRequest request;
     request.mutable_cancel()->set_handle(handle);
+    for (const int32_t choice : choices) {
+      request.mutable_cancel()->add_choices(choice);
+    }
     return stream_->Write(request);
   }
 

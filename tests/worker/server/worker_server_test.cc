@@ -128,7 +128,7 @@ TEST_F(WorkerServerTest, HelloTellsWhoTheWorkerIs) {
   ASSERT_TRUE(session.Open());
   EXPECT_EQ(session.hello().epoch(), kEpoch);
   EXPECT_EQ(session.hello().sender_id(), server_->facts().worker_id);
-  EXPECT_EQ(session.hello().features_size(), 3);
+  EXPECT_EQ(session.hello().features_size(), 4);
 }
 
 TEST_F(WorkerServerTest, AProtocolOfTheFutureIsRefused) {
@@ -325,6 +325,56 @@ TEST_F(WorkerServerTest, ACancelWinsOverASubmitThatIsQueued) {
   ASSERT_TRUE(session.ReadUntilEnd(1));
   EXPECT_TRUE(EventuallyIdle());
   EXPECT_TRUE(session.log(2).tokens.empty());
+}
+
+TEST_F(WorkerServerTest, ACancelledChoiceEndsAndTheOthersGoOn) {
+  Start();
+  runner_.Hold();
+  TestSession session(*stub_);
+  ASSERT_TRUE(session.Open());
+  EXPECT_THAT(session.hello().features(),
+              ::testing::Contains(v1::FEATURE_CANCEL_CHOICES));
+  v1::Submit submit = Submit(1, /*max_tokens=*/20);
+  submit.add_choices()->set_index(4);
+  submit.add_choices()->set_index(2);
+  ASSERT_TRUE(session.Send(submit));
+  runner_.AwaitHeldStep();
+  ASSERT_TRUE(session.SendCancel(1, {4, 9}));
+  ASSERT_TRUE(session.SendCancel(1, {4}));
+  ASSERT_TRUE(AwaitTaken(session));
+  runner_.Release();
+  ASSERT_TRUE(session.ReadUntilEnd(1, /*choices=*/2));
+  EXPECT_EQ(session.log(1).tokens.at(0), Counted(3, 0, 20));
+  EXPECT_EQ(session.log(1).tokens.at(2), Counted(3, 0, 20));
+  EXPECT_FALSE(session.log(1).tokens.contains(4));
+  EXPECT_TRUE(EventuallyIdle());
+  // The handle is closed: a late cancel is no error.
+  ASSERT_TRUE(session.SendCancel(1, {0}));
+  ASSERT_TRUE(AwaitTaken(session));
+  EXPECT_FALSE(session.log(1).error.has_value());
+}
+
+TEST_F(WorkerServerTest, AHandleWhoseChoicesAreAllCancelledIsClosed) {
+  Start();
+  runner_.Hold();
+  TestSession session(*stub_);
+  ASSERT_TRUE(session.Open());
+  v1::Submit submit = Submit(1, /*max_tokens=*/400);
+  submit.add_choices()->set_index(1);
+  ASSERT_TRUE(session.Send(submit));
+  runner_.AwaitHeldStep();
+  ASSERT_TRUE(session.SendCancel(1, {0}));
+  ASSERT_TRUE(session.SendCancel(1, {1}));
+  ASSERT_TRUE(AwaitTaken(session));
+  runner_.Release();
+  EXPECT_TRUE(EventuallyIdle());
+  EXPECT_TRUE(session.log(1).tokens.empty());
+  EXPECT_TRUE(session.log(1).finishes.empty());
+  EXPECT_FALSE(session.log(1).error.has_value());
+  // Nothing is open: a drain has nothing to cut off.
+  std::thread reader([&] { session.End().IgnoreError(); });
+  EXPECT_OK(server_->Drain(absl::Seconds(10)));
+  reader.join();
 }
 
 TEST_F(WorkerServerTest, TwoSessionsMayUseTheSameHandles) {
