@@ -24,12 +24,9 @@ def test_quickstart_streams_a_story_and_ends_with_0():
     story = quickstart(timeout=FIRST_SECONDS)
     assert story.startswith("Once upon a time")
     assert len(story.split()) > 60
-    seconds = []
-    for _ in range(2):  # the better of two: the machine may be busy
-        started = time.monotonic()
-        assert quickstart(timeout=60) == story
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < NEXT_SECONDS
+    started = time.monotonic()
+    assert quickstart(timeout=60) == story
+    assert time.monotonic() - started < NEXT_SECONDS
     assert quickstart("--seed", "8", timeout=60) != story
     other = quickstart("--prompt", "The little bear", timeout=60)
     assert other.startswith("The little bear") and other != story
