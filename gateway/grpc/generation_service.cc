@@ -87,7 +87,7 @@ class GenerateCall final
 
  private:
   asio::awaitable<absl::Status> Pump();
-  asio::awaitable<bool> Write(v1::GenerateResponse response, bool last);
+  asio::awaitable<bool> Write(v1::GenerateResponse response);
 
   grpc::CallbackServerContext* const context_;
   const std::shared_ptr<TokenStream> stream_;
@@ -103,8 +103,7 @@ void GenerateCall::OnWriteDone(bool ok) {
   std::exchange(waiter_, nullptr)();
 }
 
-asio::awaitable<bool> GenerateCall::Write(v1::GenerateResponse response,
-                                          bool last) {
+asio::awaitable<bool> GenerateCall::Write(v1::GenerateResponse response) {
   writing_ = std::move(response);
   asio::steady_timer timer(co_await asio::this_coro::executor);
   timer.expires_after(absl::ToChronoNanoseconds(write_timeout_));
@@ -112,14 +111,14 @@ asio::awaitable<bool> GenerateCall::Write(v1::GenerateResponse response,
     if (!error) context->TryCancel();
   });
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(
-      [this, last](auto handler) {
+      [this](auto handler) {
         const auto executor = asio::get_associated_executor(handler);
         waiter_ = [executor, resume = std::move(handler)]() mutable {
           asio::post(executor, std::move(resume));
         };
-        grpc::WriteOptions options;
-        if (!last) options.set_buffer_hint();
-        StartWrite(&writing_, options);
+        // No buffer hint: gRPC holds the first message back with its headers,
+        // and its completion with it, until something else is written.
+        StartWrite(&writing_);
       },
       asio::use_awaitable);
   co_return write_ok_;
@@ -135,8 +134,7 @@ asio::awaitable<absl::Status> GenerateCall::Pump() {
         maker.Responses(*std::move(events));
     stream_->BeginWrite();
     for (size_t i = 0; i < responses.size(); ++i) {
-      const bool last = i + 1 == responses.size();
-      const bool written = co_await Write(std::move(responses[i]), last);
+      const bool written = co_await Write(std::move(responses[i]));
       if (!written) {
         co_return MakeError(Reason::kCancelled, "the client went away");
       }
