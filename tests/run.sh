@@ -40,6 +40,16 @@ unit_tests() {
     2>&1 | tee build/results/ctest.log
 }
 
+# Comparisons with independent implementations.
+property_tests() {
+  local marker=(-m "not long")
+  [[ $long == yes ]] && marker=()
+  CARAVAN_BIN_DIR=$PWD/build/dev/bin build/venv/bin/python -m pytest \
+    tests/property -q -rfEsP "${marker[@]}" -p no:cacheprovider \
+    --junitxml=build/results/property.xml 2>&1 |
+    tee build/results/property.log
+}
+
 integration_tests() {
   local marker=(-m "not long")
   [[ $long == yes ]] && marker=()
@@ -48,9 +58,10 @@ integration_tests() {
     --junitxml=build/results/pytest.xml 2>&1 | tee build/results/pytest.log
 }
 
-# Sums the JUnit files of both runners: "passed failed skipped".
+# Sums the JUnit files of the runners: "passed failed skipped".
 totals() {
-  python3 - build/results/ctest.xml build/results/pytest.xml <<'PYTHON'
+  python3 - build/results/ctest.xml build/results/property.xml \
+    build/results/pytest.xml <<'PYTHON'
 import sys
 import xml.etree.ElementTree as tree
 passed = failed = skipped = 0
@@ -80,12 +91,15 @@ set_up
 build
 result=0
 unit_tests || result=1
+property_tests || result=1
 integration_tests || result=1
 read -r passed failed skipped < <(totals)
 [[ $failed -eq 0 ]] || result=1
 echo
 grep -E '% tests passed' build/results/ctest.log | tail -n 1 || true
-grep -E '(passed|failed|error|no tests ran).* in [0-9.]+s' \
-  build/results/pytest.log | tail -n 1 || true
+for log in property pytest; do
+  grep -E '(passed|failed|error|no tests ran).* in [0-9.]+s' \
+    "build/results/$log.log" | tail -n 1 || true
+done
 echo "$passed passed, $failed failed, $skipped skipped"
 exit $result

@@ -3,11 +3,13 @@
 
 Usage: python3 common/text/generate_unicode_tables.py > common/text/unicode_tables.inc
 
-The categories are those of this Python's unicodedata; the version is written
-into the first line of the output.
+The categories are those of the package unicodedata2, whose version is the
+Unicode version: 16.0, as the patterns of tiktoken 0.14 and tokenizers 0.23
+have it (tests/property compares). The version is written into the first line.
 """
 import sys
-import unicodedata
+
+import unicodedata2 as unicodedata
 
 # White_Space=yes of PropList.txt; it has not changed since Unicode 6.3.
 WHITE_SPACE = ([*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680]

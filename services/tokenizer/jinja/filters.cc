@@ -628,10 +628,17 @@ ValueOr GroupBy(Interpreter& interpreter, const Value& value,
   return Value::MakeList(std::move(groups));
 }
 
+// What map, select and reject go through: nothing of a value that is false,
+// none included.
+absl::StatusOr<List> ItemsOf(Interpreter& interpreter, const Value& value) {
+  if (!value.Truthy()) return List();
+  return interpreter.Iterate(value);
+}
+
 // map(attribute=...), or map(filter, its arguments).
 ValueOr Map(Interpreter& interpreter, const Value& value,
             const Arguments& arguments) {
-  CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(value));
+  CARAVAN_ASSIGN_OR_RETURN(const List items, ItemsOf(interpreter, value));
   List out;
   if (arguments.positional.empty()) {
     CARAVAN_ASSIGN_OR_RETURN(const Bound bound,
@@ -659,7 +666,7 @@ ValueOr Map(Interpreter& interpreter, const Value& value,
 Filter Selection(bool wanted, bool by_attribute) {
   return [=](Interpreter& interpreter, const Value& value,
              const Arguments& arguments) -> ValueOr {
-    CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(value));
+    CARAVAN_ASSIGN_OR_RETURN(const List items, ItemsOf(interpreter, value));
     Arguments rest = arguments;
     List keys = items;
     if (by_attribute) {

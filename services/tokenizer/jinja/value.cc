@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -28,28 +29,49 @@ std::string Hex(uint32_t value, int digits) {
   return out;
 }
 
+struct PrintableRange {
+  uint32_t first;
+  uint32_t last;
+};
+
+constexpr PrintableRange kPrintable[] = {
+#include "services/tokenizer/jinja/printable_table.inc"
+};
+
+// Python's str.isprintable.
+bool IsPrintable(uint32_t code_point) {
+  const auto* const range = std::lower_bound(
+      std::begin(kPrintable), std::end(kPrintable), code_point,
+      [](const PrintableRange& r, uint32_t value) { return r.last < value; });
+  return range != std::end(kPrintable) && range->first <= code_point;
+}
+
+// What stands for a character that is not printable.
+std::string PythonEscape(uint32_t c) {
+  if (c == '\n') return "\\n";
+  if (c == '\r') return "\\r";
+  if (c == '\t') return "\\t";
+  if (c < 0x100) return "\\x" + Hex(c, 2);
+  return c < 0x10000 ? "\\u" + Hex(c, 4) : "\\U" + Hex(c, 8);
+}
+
 // As Python chooses the quotes.
 std::string QuotedText(std::string_view bytes) {
   const bool single = bytes.find('\'') != std::string_view::npos;
   const bool both = single && bytes.find('"') != std::string_view::npos;
   const char quote = single && !both ? '"' : '\'';
   std::string out(1, quote);
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == quote || c == '\\') {
+  while (!bytes.empty()) {
+    const auto [kind, code_point, size] = DecodeUtf8(bytes);
+    if (bytes.front() == quote || bytes.front() == '\\') {
       out += '\\';
-      out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (byte < 0x20 || byte == 0x7F) {
-      out += "\\x" + Hex(byte, 2);
+      out += bytes.front();
+    } else if (IsPrintable(code_point)) {
+      out += bytes.substr(0, size);
     } else {
-      out += c;
+      out += PythonEscape(code_point);
     }
+    bytes.remove_prefix(size);
   }
   out += quote;
   return out;

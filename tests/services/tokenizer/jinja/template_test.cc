@@ -154,6 +154,19 @@ TEST(TemplateTest, WritesJsonAsPythonDoes) {
             "\"\\u00e9\\ud83d\\ude00\"");
 }
 
+TEST(TemplateTest, ReprEscapesWhatPythonDoesNotPrint) {
+  EXPECT_EQ(Render("{{ v }}", R"({"v":["\u0085\u00a0\u2028\ud83d\ude00"]})"),
+            "['\\x85\\xa0\\u2028\xF0\x9F\x98\x80']");
+  EXPECT_EQ(Render("{{ v }}", R"({"v":["\ud800\udf20\udb40\udc01\u0000"]})"),
+            "['\xF0\x90\x8C\xA0\\U000e0001\\x00']");
+}
+
+TEST(TemplateTest, MapAndSelectTakeNothingOutOfNone) {
+  EXPECT_EQ(Render("[{{ none | selectattr('a') | map('trim') | join }}]"),
+            "[]");
+  EXPECT_THAT(Render("{{ 1 | map('trim') | join }}"), HasSubstr("iterable"));
+}
+
 TEST(TemplateTest, UndefinedPrintsNothingAndHasNoMembers) {
   EXPECT_EQ(Render("[{{ x }}{{ d.x }}]", R"({"d":{}})"), "[]");
   EXPECT_EQ(Render("{{ x is defined }}{{ x is not defined }}"), "FalseTrue");
