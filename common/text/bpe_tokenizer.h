@@ -36,6 +36,10 @@ class BpeTokenizer final : public Tokenizer {
   std::string_view chat_template() const override {
     return model_.chat_template;
   }
+  const std::vector<std::pair<std::string, std::string>>& named_chat_templates()
+      const override {
+    return model_.named_chat_templates;
+  }
   const std::vector<std::pair<std::string, std::string>>& named_tokens()
       const override {
     return model_.named_tokens;

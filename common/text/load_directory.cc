@@ -15,11 +15,12 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "common/text/bpe_tokenizer.h"
+#include "common/text/chat_template_files.h"
+#include "common/text/infill_tokens.h"
 #include "common/text/json_reader.h"
 #include "common/text/model_files.h"
 #include "common/text/tokenizer.h"
 #include "common/text/tokenizer_model.h"
-#include "common/text/utf8.h"
 
 namespace caravan::text {
 namespace {
@@ -28,7 +29,6 @@ namespace fs = std::filesystem;
 
 constexpr size_t kMaxTokenizerBytes = 256u << 20;
 constexpr size_t kMaxConfigBytes = 64u << 20;
-constexpr size_t kMaxTemplateBytes = 1u << 20;
 constexpr size_t kMaxEosIds = 256;
 
 // The whole file; nothing where there is none.
@@ -65,6 +65,7 @@ class DirectoryLoader {
     CARAVAN_RETURN_IF_ERROR(ReadDeclaredTokens());
     CARAVAN_RETURN_IF_ERROR(LoadModel());
     AddDeclaredTokens();
+    MarkInfillTokens(&model_);
     CARAVAN_RETURN_IF_ERROR(SetBos());
     CARAVAN_RETURN_IF_ERROR(SetEos());
     CARAVAN_RETURN_IF_ERROR(SetNamedTokens());
@@ -363,44 +364,11 @@ class DirectoryLoader {
   }
 
   absl::Status SetTemplate() {
-    const std::string path = PathOf("chat_template.jinja");
-    CARAVAN_ASSIGN_OR_RETURN(const std::optional<std::string> content,
-                             ReadIfPresent(path, kMaxTemplateBytes));
-    std::string& chat_template = model_.chat_template;
-    if (content) {
-      chat_template = *content;
-    } else if (tokenizer_config_.present()) {
-      CARAVAN_RETURN_IF_ERROR(ReadTemplateField(&chat_template));
-    }
-    if (const auto invalid = FirstInvalidUtf8(chat_template)) {
-      return FileError(path, StrCat("is not valid UTF-8 at byte ", *invalid));
-    }
-    if (chat_template.size() > kMaxTemplateBytes) {
-      return FileError(
-          tokenizer_config_.path,
-          StrCat("chat_template must be at most ", kMaxTemplateBytes,
-                 " bytes; got ", chat_template.size()));
-    }
-    return absl::OkStatus();
-  }
-
-  // A string, or a list of {"name", "template"} of which "default" counts.
-  absl::Status ReadTemplateField(std::string* chat_template) const {
-    CARAVAN_ASSIGN_OR_RETURN(const JsonReader value,
-                             tokenizer_config_.reader().Get("chat_template"));
-    if (value.is_null()) return absl::OkStatus();
-    if (!value.value().is_array()) {
-      CARAVAN_ASSIGN_OR_RETURN(*chat_template, value.String());
-      return absl::OkStatus();
-    }
-    CARAVAN_ASSIGN_OR_RETURN(const std::vector<JsonReader> entries,
-                             value.Elements());
-    for (const JsonReader& entry : entries) {
-      CARAVAN_ASSIGN_OR_RETURN(const std::string name,
-                               entry.StringOr("name", ""));
-      if (name != "default") continue;
-      CARAVAN_ASSIGN_OR_RETURN(*chat_template, entry.StringOr("template", ""));
-    }
+    CARAVAN_ASSIGN_OR_RETURN(
+        ChatTemplates templates,
+        ReadChatTemplates(directory_, tokenizer_config_.reader()));
+    model_.chat_template = std::move(templates.source);
+    model_.named_chat_templates = std::move(templates.named);
     return absl::OkStatus();
   }
 

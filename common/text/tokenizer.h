@@ -61,9 +61,14 @@ class Tokenizer {
   // vocabulary (DESIGN.md 1.2).
   virtual std::string_view tokenizer_id() const = 0;
 
-  // The directory's chat template (tokenizer_config.json's `chat_template` or
-  // chat_template.jinja); empty without one.
+  // The directory's default chat template (common/text/chat_template_files.h
+  // says from where); empty without one.
   virtual std::string_view chat_template() const = 0;
+
+  // Further templates by name, as (name, source): "tool_use" is the one for
+  // conversations with tools.
+  virtual const std::vector<std::pair<std::string, std::string>>&
+  named_chat_templates() const = 0;
 
   // Names that templates use, such as ("bos_token", "<s>"), as the directory
   // gives them.

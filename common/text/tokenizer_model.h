@@ -76,6 +76,7 @@ struct TokenizerModel {
   std::vector<TokenId> prefix_ids;
   std::vector<TokenId> suffix_ids;
   std::string chat_template;
+  std::vector<std::pair<std::string, std::string>> named_chat_templates;
   std::vector<std::pair<std::string, std::string>> named_tokens;
 };
 

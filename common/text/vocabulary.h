@@ -25,6 +25,15 @@ struct TokenEntry {
   TokenKind kind = TokenKind::kNormal;
 };
 
+// Code Llama's tokens for filling in between two texts.
+struct InfillTokens {
+  TokenId prefix = 0;  // <PRE>
+  TokenId suffix = 0;  // <SUF>
+  TokenId middle = 0;  // <MID>
+  TokenId end = 0;     // <EOT>: what was filled in is over
+  bool operator==(const InfillTokens&) const = default;
+};
+
 // Plain data; const after loading.
 struct Vocabulary {
   std::vector<TokenEntry> tokens;  // index is the token id
@@ -33,6 +42,7 @@ struct Vocabulary {
   bool strip_leading_space = false;
   std::optional<TokenId> bos_id;
   std::vector<TokenId> eos_ids;  // ids that end a sequence, model's own first
+  std::optional<InfillTokens> infill;  // where the model has all four
 
   int32_t size() const { return static_cast<int32_t>(tokens.size()); }
 };

@@ -50,7 +50,7 @@ TEST(ModelSetTest, AModelWithoutTemplateSaysSo) {
   ASSERT_OK(models);
   EXPECT_THAT((*models->Find("plain"))->template_status,
               HasReason(Reason::kTemplateError,
-                        HasSubstr("model plain has no chat template")));
+                        HasSubstr("model plain has no chat template, and its vocabulary")));
 }
 
 }  // namespace
