@@ -132,6 +132,27 @@ TEST_F(GrpcTest, RefusesByName) {
               HasReason(Reason::kInvalidField, HasSubstr("priority")));
 }
 
+// A write that is hinted to be buffered waits for gRPC's own timers, 133 ms at
+// the median: fifty of those would not fit into the deadline.
+TEST_F(GrpcTest, TheFirstEventNeedsNoTimerAndNoSecondEvent) {
+  first_.HoldAt(1);
+  StartAndConnect();
+  const auto deadline =
+      std::chrono::system_clock::now() + std::chrono::seconds(4);
+  for (int i = 0; i < 50; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(deadline);
+    const auto reader = stub_->Generate(&context, Request(100));
+    v1::GenerateResponse response;
+    ASSERT_TRUE(reader->Read(&response)) << i;
+    ASSERT_TRUE(response.has_started());
+    ASSERT_TRUE(reader->Read(&response)) << i;
+    EXPECT_EQ(response.delta().text(), LettersOf(7, 0, 1));
+    context.TryCancel();
+    reader->Finish();
+  }
+}
+
 TEST_F(GrpcTest, CancellingACallEndsItAtTheWorker) {
   first_.HoldAt(2);
   StartAndConnect();
