@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 
-from grpc_tools import protoc
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ADDRESS = "127.0.0.1:8081"
 
@@ -27,11 +25,10 @@ def run_cpp_example(address):
 
 def run_python_example(address, folder):
     """In a process of its own: descriptors are global to a process."""
-    protos = sorted(map(str, (ROOT / "protos/caravan").rglob("*.proto")))
-    rpc = sorted(map(str, (ROOT / "protos/google").rglob("*.proto")))
-    assert protoc.main(["protoc", f"-I{ROOT / 'protos'}",
-                        f"--python_out={folder}",
-                        f"--grpc_python_out={folder}", *protos, *rpc]) == 0
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc",
+                    f"-I{ROOT / 'protos'}", f"--python_out={folder}",
+                    f"--grpc_python_out={folder}",
+                    *sorted((ROOT / "protos").rglob("*.proto"))], check=True)
     code = python_example().replace(ADDRESS, address)
     done = subprocess.run([sys.executable, "-c", code], text=True,
                           stdout=subprocess.PIPE, check=True, timeout=60,
