@@ -3,6 +3,7 @@
 #ifndef CARAVAN_TESTS_FUZZ_TEXT_TARGETS_H_
 #define CARAVAN_TESTS_FUZZ_TEXT_TARGETS_H_
 
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,10 @@ struct TextTarget {
   // Inputs to begin with.
   std::vector<std::string> (*seeds)();
 };
+
+inline void PrintTo(const TextTarget& value, std::ostream* out) {
+  *out << value.name;
+}
 
 // tokenizer_json, sentencepiece, ranks: the bytes are the file. encode: the
 // bytes are a text for the demo model. jinja: the bytes are a template.

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,10 @@ struct GoldenBackend {
   std::string name;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make;
 };
+
+inline void PrintTo(const GoldenBackend& value, std::ostream* out) {
+  *out << value.name;
+}
 
 // Every backend that this machine can run (golden_backends.cc).
 std::vector<GoldenBackend> GoldenBackends();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <ostream>
 #include <sstream>
 
 #include "common/strings.h"
@@ -101,6 +102,10 @@ struct TinyCase {
   GoldenBackend backend;
   std::string model;
 };
+
+void PrintTo(const TinyCase& value, std::ostream* out) {
+  *out << value.backend.name << " " << value.model;
+}
 
 class TinyGoldenTest : public ::testing::TestWithParam<TinyCase> {
  protected:

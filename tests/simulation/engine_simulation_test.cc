@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct Scenario {
   bool prefix_cache = true;
   int32_t unscaled_context_length = 0;
 };
+
+void PrintTo(const Scenario& value, std::ostream* out) { *out << value.name; }
 
 constexpr int32_t kContext = 200;
 

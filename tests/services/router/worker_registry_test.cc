@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <ostream>
 #include <string>
 
 #include "tests/services/router/fleet_fixture.h"
@@ -171,6 +172,8 @@ struct BadField {
   std::string field;
   std::function<void(ReplicaInfo&)> spoil;
 };
+
+void PrintTo(const BadField& value, std::ostream* out) { *out << value.field; }
 
 class RegistrationFieldTest : public ::testing::TestWithParam<BadField> {};
 

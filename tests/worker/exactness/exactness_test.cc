@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <ostream>
 #include <random>
 #include <set>
 #include <string>
@@ -24,6 +25,8 @@ struct Subject {
   std::string directory;
   int32_t prompt_size = 70;
 };
+
+void PrintTo(const Subject& value, std::ostream* out) { *out << value.name; }
 
 constexpr GroupId kSubject = 1;
 constexpr GroupId kWarmUp = 2;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -95,6 +96,8 @@ struct BadCase {
   Reason reason;
   std::string message;  // a part of it
 };
+
+void PrintTo(const BadCase& value, std::ostream* out) { *out << value.name; }
 
 std::vector<BadCase> BadCases() {
   const float nan = std::nanf("");
