@@ -26,6 +26,7 @@ struct Scenario {
   int32_t max_running = 6;
   int32_t max_step_tokens = 40;
   int32_t max_prefill_chunk = 16;
+  int32_t max_prefill_tokens = 512;
   bool prefix_cache = true;
   int32_t unscaled_context_length = 0;
 };
@@ -176,6 +177,7 @@ class Simulation {
     options.max_running = scenario.max_running;
     options.max_step_tokens = scenario.max_step_tokens;
     options.max_prefill_chunk = scenario.max_prefill_chunk;
+    options.max_prefill_tokens = scenario.max_prefill_tokens;
     options.max_waiting = 40;
     options.context_length = kContext;
     options.depth = scenario.depth;
@@ -387,6 +389,10 @@ INSTANTIATE_TEST_SUITE_P(
                  .depth = 2,
                  .max_step_tokens = 7,
                  .max_prefill_chunk = 1},
+        Scenario{.name = "PromptsShareAFewTokens",
+                 .seed = 9,
+                 .depth = 2,
+                 .max_prefill_tokens = 5},
         Scenario{.name = "NoPrefixCache", .seed = 5, .prefix_cache = false},
         Scenario{.name = "FewBlocks",
                  .seed = 6,
@@ -402,7 +408,8 @@ INSTANTIATE_TEST_SUITE_P(
                  .block_count = 40,
                  .max_running = 32,
                  .max_step_tokens = 1000,
-                 .max_prefill_chunk = 1000}),
+                 .max_prefill_chunk = 1000,
+                 .max_prefill_tokens = 1000}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -148,9 +148,12 @@ struct EngineOptions {
   int32_t max_running = 64;         // sequences in the running set
   int32_t max_step_tokens = 512;    // tokens in one step, decode first
   int32_t max_prefill_chunk = 256;  // prompt tokens of one sequence in a step
-  int32_t max_waiting = 1024;       // sequences that wait; more: kQueueFull
-  int32_t context_length = 0;       // prompt plus output; > 0
-  int32_t depth = 1;                // plans in flight; >= 1
+  // Prompt tokens of all sequences in a step: the longest that a running
+  // decode waits for a token, and how finely prompts take turns.
+  int32_t max_prefill_tokens = 512;
+  int32_t max_waiting = 1024;  // sequences that wait; more: kQueueFull
+  int32_t context_length = 0;  // prompt plus output; > 0
+  int32_t depth = 1;           // plans in flight; >= 1
   bool prefix_cache = true;
   // Position from which state depends on the prompt's length; 0: never.
   int32_t unscaled_context_length = 0;

@@ -21,6 +21,8 @@ absl::Status EngineOptions::Validate() const {
   CARAVAN_RETURN_IF_ERROR(AtLeast("--max-running", 1, max_running));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--max-step-tokens", 1, max_step_tokens));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--max-prefill-chunk", 1, max_prefill_chunk));
+  CARAVAN_RETURN_IF_ERROR(
+      AtLeast("--max-prefill-tokens", 1, max_prefill_tokens));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--max-waiting", 1, max_waiting));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--depth", 1, depth));
   CARAVAN_RETURN_IF_ERROR(AtLeast("context_length", 1, context_length));

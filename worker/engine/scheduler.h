@@ -12,6 +12,7 @@
 #ifndef CARAVAN_WORKER_ENGINE_SCHEDULER_H_
 #define CARAVAN_WORKER_ENGINE_SCHEDULER_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -103,11 +104,14 @@ class Scheduler {
     PlannedStep planned;
     LaunchedPlan launched;
     int32_t tokens_left = 0;
+    int32_t prefill_left = 0;  // of max_prefill_tokens
     int32_t decodes_left = 0;  // running sequences yet to get their token
     bool starved = false;      // a running sequence waits for blocks
     // Only higher priorities are admitted: somebody above lacked blocks.
     std::optional<int32_t> admission_floor;
-    int32_t prefill_tokens_left() const { return tokens_left - decodes_left; }
+    int32_t prefill_tokens_left() const {
+      return std::min(prefill_left, tokens_left - decodes_left);
+    }
   };
 
   // Where a sequence starts when it is admitted.

@@ -34,6 +34,7 @@ PlannedStep Scheduler::Plan(absl::Time now) {
   FailExpired(now);
   Draft draft;
   draft.tokens_left = options_.max_step_tokens;
+  draft.prefill_left = options_.max_prefill_tokens;
   draft.launched.step = step_ + 1;
   ReserveRunning(draft);
   AdmitWaiting(draft);
@@ -291,6 +292,7 @@ void Scheduler::AddRow(Sequence& sequence, int32_t count, Draft& draft) {
   ++sequence.rows_in_flight;
   sequence.sampling_in_flight = row.sample;
   draft.tokens_left -= count;
+  if (!decoding) draft.prefill_left -= count;
   StepCounters& counters = draft.launched.counters;
   ++counters.rows;
   (decoding ? counters.decode_tokens : counters.prefill_tokens) += count;

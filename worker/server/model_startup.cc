@@ -188,6 +188,7 @@ EngineOptions EngineOptionsOf(const WorkerOptions& options,
   engine.max_running = options.max_running;
   engine.max_step_tokens = options.max_step_tokens;
   engine.max_prefill_chunk = options.max_prefill_chunk;
+  engine.max_prefill_tokens = options.max_prefill_tokens;
   engine.max_waiting = options.max_waiting;
   engine.context_length = model.info.context_length();
   engine.depth = options.depth;

@@ -52,6 +52,8 @@ absl::Status CheckSizes(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckRange("--max-prefill-chunk", o.max_prefill_chunk,
                                      1, o.max_step_tokens));
   CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--max-prefill-tokens", o.max_prefill_tokens, 1, 65536));
+  CARAVAN_RETURN_IF_ERROR(
       CheckRange("--max-waiting", o.max_waiting, 1, 1 << 20));
   CARAVAN_RETURN_IF_ERROR(CheckRange("--depth", o.depth, 1, 8));
   CARAVAN_RETURN_IF_ERROR(CheckRange(
@@ -153,6 +155,8 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--max-step-tokens", o.max_step_tokens, "Tokens in a step");
   app.add_option("--max-prefill-chunk", o.max_prefill_chunk,
                  "Prompt tokens of one sequence in a step");
+  app.add_option("--max-prefill-tokens", o.max_prefill_tokens,
+                 "Prompt tokens of all sequences in a step");
   app.add_option("--depth", o.depth, "Plans in flight");
   app.add_flag_function(
       "--no-prefix-cache", [&o](int64_t) { o.prefix_cache = false; },

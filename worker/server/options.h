@@ -38,9 +38,12 @@ struct WorkerOptions {
   int32_t max_running = 64;         // --max-running, sequences, [1, 4096]
   int32_t max_step_tokens = 512;    // --max-step-tokens, [1, 65536]
   int32_t max_prefill_chunk = 256;  // --max-prefill-chunk, [1, step tokens]
-  int32_t max_waiting = 1024;       // --max-waiting, sequences, [1, 1048576]
-  int32_t depth = 1;                // --depth, plans in flight, [1, 8]
-  bool prefix_cache = true;         // --no-prefix-cache
+  // --max-prefill-tokens, [1, 65536]. On a CPU 128 rows reach the speed of a
+  // thousand, and what arrived first is answered first.
+  int32_t max_prefill_tokens = 128;
+  int32_t max_waiting = 1024;  // --max-waiting, sequences, [1, 1048576]
+  int32_t depth = 1;           // --depth, plans in flight, [1, 8]
+  bool prefix_cache = true;    // --no-prefix-cache
 
   // Memory. At most one of the two; neither: what is useful and fits.
   int64_t kv_blocks = 0;        // --kv-blocks, of 16 tokens

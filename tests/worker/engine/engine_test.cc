@@ -64,6 +64,27 @@ TEST_F(EngineTest, DecodeTokensComeBeforePrefillChunks) {
   }
 }
 
+TEST_F(EngineTest, PromptsTakeTurnsAndRunningDecodesNeverWaitForTwoChunks) {
+  options_.block_count = 64;
+  options_.max_prefill_tokens = 32;
+  Start();
+  for (GroupId id = 1; id <= 8; ++id) {
+    ASSERT_OK(engine_->Submit(Request(id, Prompt(32, id), 20)));
+  }
+  StepUntilIdle();
+  for (size_t step = 0; step < log_.reports.size(); ++step) {
+    const StepCounters& counters = log_.reports[step].counters;
+    EXPECT_LE(counters.prefill_tokens, 32);
+    // Every prompt that has been prefilled gets a token in each step.
+    if (step < 8) {
+      EXPECT_EQ(counters.decode_tokens, step);
+      ASSERT_THAT(log_.reports[step].tokens, SizeIs(step + 1));
+      EXPECT_EQ(log_.reports[step].prompts.size(), 1u);
+    }
+  }
+  EXPECT_THAT(Finishes(), SizeIs(8));
+}
+
 TEST_F(EngineTest, HigherPrioritiesAreAdmittedFirstElseFirstCome) {
   options_.max_running = 1;
   Start();

@@ -100,6 +100,8 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.max_running = 0; }), bad("--max-running"));
   EXPECT_THAT(refusal([](O& o) { o.max_prefill_chunk = 513; }),
               bad("--max-prefill-chunk"));
+  EXPECT_THAT(refusal([](O& o) { o.max_prefill_tokens = 0; }),
+              bad("--max-prefill-tokens"));
   EXPECT_THAT(refusal([](O& o) { o.depth = 9; }), bad("--depth"));
   EXPECT_THAT(refusal([](O& o) { o.kv_blocks = -1; }), bad("--kv-blocks"));
   EXPECT_THAT(refusal([](O& o) { o.kv_blocks = o.kv_memory_bytes = 1; }),
