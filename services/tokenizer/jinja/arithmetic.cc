@@ -93,7 +93,11 @@ ValueOr Repeat(Interpreter& interpreter, const Value& value, int64_t count) {
   if (size == 0) return value;
   if (value.is_string()) {
     Text text;
-    for (int64_t i = 0; i < count; ++i) text.Append(value.text());
+    Text chunk = value.text();
+    for (; count > 0; count /= 2) {
+      if (count % 2 == 1) text.Append(chunk);
+      if (count > 1) chunk.Append(chunk);
+    }
     return Value(std::move(text));
   }
   List items;
@@ -154,10 +158,15 @@ std::optional<Conversion> ParseConversion(std::string_view text, size_t* at) {
   return conversion;
 }
 
-absl::StatusOr<Text> Convert(const Conversion& conversion, const Value& value) {
+absl::StatusOr<Text> Convert(Interpreter& interpreter,
+                             const Conversion& conversion, const Value& value) {
   const char type = conversion.type;
-  if (type == 's') return ToText(value);
-  if (type == 'r') return Text(Repr(value), Origin::kValue);
+  if (type == 's') return interpreter.Show(value);
+  if (type == 'r') {
+    CARAVAN_RETURN_IF_ERROR(
+        interpreter.SpendBytes(value.weight() * kCharacterWork));
+    return Text(Repr(value), Origin::kValue);
+  }
   if (!value.is_number()) {
     return TemplateError(StrCat("%", std::string_view(&type, 1),
                                 " needs a number; got ", value.TypeName()));
@@ -204,6 +213,13 @@ struct SliceBounds {
   int64_t start;
   int64_t stop;
   int64_t step;
+
+  // How many elements there are, or one more.
+  int64_t Count() const {
+    const int64_t distance = step > 0 ? stop - start : start - stop;
+    if (distance <= 0) return 0;
+    return step == INT64_MIN ? 1 : distance / std::abs(step) + 1;
+  }
 };
 
 absl::StatusOr<SliceBounds> BoundsOf(const Value& start, const Value& stop,
@@ -293,8 +309,9 @@ ValueOr FormatPercent(Interpreter& interpreter, const Text& format,
     if (next >= arguments.size()) {
       return TemplateError("format has more conversions than arguments");
     }
-    CARAVAN_ASSIGN_OR_RETURN(const Text text,
-                             Convert(*conversion, arguments[next++]));
+    CARAVAN_ASSIGN_OR_RETURN(
+        const Text text, Convert(interpreter, *conversion, arguments[next++]));
+    CARAVAN_RETURN_IF_ERROR(interpreter.Spend(1));
     CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
         static_cast<int64_t>(text.size()) + conversion->width));
     AppendPadded(*conversion, text, &out);
@@ -305,8 +322,8 @@ ValueOr FormatPercent(Interpreter& interpreter, const Text& format,
   return Value(std::move(out));
 }
 
-ValueOr Slice(const Value& value, const Value& start, const Value& stop,
-              const Value& step) {
+ValueOr Slice(Interpreter& interpreter, const Value& value, const Value& start,
+              const Value& stop, const Value& step) {
   if (value.is_undefined()) {
     return TemplateError(StrCat("'", value.undefined_name(), "' is undefined"));
   }
@@ -314,11 +331,22 @@ ValueOr Slice(const Value& value, const Value& start, const Value& stop,
     return TemplateError(StrCat("a ", value.TypeName(), " has no slices"));
   }
   std::vector<size_t> offsets;
-  if (value.is_string()) offsets = value.text().CharacterOffsets();
+  if (value.is_string()) {
+    CARAVAN_RETURN_IF_ERROR(
+        interpreter.SpendBytes(value.weight() * kCharacterWork));
+    offsets = value.text().CharacterOffsets();
+  }
   const auto count = static_cast<int64_t>(
       value.is_string() ? offsets.size() - 1 : value.items().size());
   CARAVAN_ASSIGN_OR_RETURN(const SliceBounds bounds,
                            BoundsOf(start, stop, step, count));
+  CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
+      static_cast<int64_t>(sizeof(Value)) * bounds.Count()));
+  if (value.is_string() && bounds.step == 1) {
+    const int64_t stop_at = std::max(bounds.start, bounds.stop);
+    return Value(value.text().Slice(offsets[bounds.start],
+                                    offsets[stop_at] - offsets[bounds.start]));
+  }
   Text text;
   List items;
   int64_t i = bounds.start;

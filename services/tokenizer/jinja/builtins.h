@@ -39,8 +39,9 @@ absl::StatusOr<Value> FormatPercent(Interpreter& interpreter,
                                     const Text& format, const List& arguments);
 
 // Python's `value[start:stop:step]`, of strings by character.
-absl::StatusOr<Value> Slice(const Value& value, const Value& start,
-                            const Value& stop, const Value& step);
+absl::StatusOr<Value> Slice(Interpreter& interpreter, const Value& value,
+                            const Value& start, const Value& stop,
+                            const Value& step);
 
 }  // namespace caravan::jinja
 

@@ -49,11 +49,23 @@ ValueOr Trim(Interpreter&, const Value& value, const Arguments& arguments) {
   return Value(ToText(value).Strip(true, true, characters.bytes()));
 }
 
+// A filter of what the value is shown as.
+Filter OfText(ValueOr (*filter)(Interpreter&, const Value&, const Arguments&)) {
+  return [filter](Interpreter& interpreter, const Value& value,
+                  const Arguments& arguments) -> ValueOr {
+    CARAVAN_ASSIGN_OR_RETURN(Text text, interpreter.Show(value));
+    CARAVAN_RETURN_IF_ERROR(interpreter.SpendBytes(
+        static_cast<int64_t>(text.size()) * kCharacterWork));
+    return filter(interpreter, Value(std::move(text)), arguments);
+  };
+}
+
 // A filter that is a method of strings.
 Filter StringMethod(std::string_view name) {
   return [name](Interpreter& interpreter, const Value& value,
                 const Arguments& arguments) -> ValueOr {
-    return interpreter.Call(Method(Value(ToText(value)), name), arguments);
+    CARAVAN_ASSIGN_OR_RETURN(Text text, interpreter.Show(value));
+    return interpreter.Call(Method(Value(std::move(text)), name), arguments);
   };
 }
 
@@ -67,12 +79,13 @@ ValueOr Default(Interpreter&, const Value& value, const Arguments& arguments) {
   return bound[0] == nullptr ? Value(Text()) : *bound[0];
 }
 
-ValueOr Length(Interpreter&, const Value& value, const Arguments& arguments) {
+ValueOr Length(Interpreter& interpreter, const Value& value,
+               const Arguments& arguments) {
   CARAVAN_RETURN_IF_ERROR(Bind("length", arguments, {}).status());
   if (value.is_undefined()) return Value(int64_t{0});
   if (value.is_string()) {
-    return Value(static_cast<int64_t>(value.text().CharacterOffsets().size()) -
-                 1);
+    CARAVAN_RETURN_IF_ERROR(interpreter.SpendBytes(value.weight()));
+    return Value(static_cast<int64_t>(value.text().CountCharacters()));
   }
   if (value.is_sequence()) {
     return Value(static_cast<int64_t>(value.items().size()));
@@ -104,6 +117,9 @@ ValueOr ToJsonFilter(Interpreter& interpreter, const Value& value,
     style.item_separator = ToText(separators[0]).bytes();
     style.key_separator = ToText(separators[1]).bytes();
   }
+  style.max_bytes = interpreter.limits().max_output_bytes;
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.SpendBytes(value.weight() * kCharacterWork));
   CARAVAN_ASSIGN_OR_RETURN(const std::string json, ToJson(value, style));
   return Value::String(json);
 }
@@ -219,9 +235,10 @@ ValueOr Indent(Interpreter& interpreter, const Value& value,
   }
   const bool first = TruthyOr(bound[1], false);
   const bool blank = TruthyOr(bound[2], false);
-  const std::vector<Text> lines = ToText(value).Split("\n", -1);
+  const size_t count = value.text().CountOf("\n") + 1;
   CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
-      static_cast<int64_t>(lines.size() * (indent.size() + sizeof(Text)))));
+      static_cast<int64_t>(count * (indent.size() + sizeof(Text)))));
+  const std::vector<Text> lines = value.text().Split("\n", -1);
   Text out;
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out.Append("\n", Origin::kTemplate);
@@ -265,6 +282,9 @@ ValueOr Escape(Interpreter& interpreter, const Value& value,
   Text text = ToText(value);
   CARAVAN_RETURN_IF_ERROR(
       interpreter.Allocate(static_cast<int64_t>(text.size()) * 5));
+  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(static_cast<int64_t>(
+      text.CountOf("&") + text.CountOf("<") + text.CountOf(">") +
+      text.CountOf("'") + text.CountOf("\""))));
   for (const auto& [from, to] :
        std::initializer_list<std::pair<const char*, const char*>>{
            {"&", "&amp;"},
@@ -303,7 +323,7 @@ ValueOr UrlEncode(Interpreter& interpreter, const Value& value,
 ValueOr WordCount(Interpreter&, const Value& value,
                   const Arguments& arguments) {
   CARAVAN_RETURN_IF_ERROR(Bind("wordcount", arguments, {}).status());
-  return Value(static_cast<int64_t>(ToText(value).SplitWhiteSpace(-1).size()));
+  return Value(static_cast<int64_t>(value.text().CountWords()));
 }
 
 ValueOr Safe(Interpreter&, const Value& value, const Arguments& arguments) {
@@ -383,6 +403,9 @@ absl::StatusOr<List> KeysOf(Interpreter& interpreter, const List& items,
   if (attribute == nullptr || attribute->is_none()) return items;
   List keys;
   for (const Value& item : items) {
+    CARAVAN_RETURN_IF_ERROR(interpreter.Spend(1));
+    CARAVAN_RETURN_IF_ERROR(
+        interpreter.SpendBytes(attribute->weight() * kCharacterWork));
     CARAVAN_ASSIGN_OR_RETURN(Value key, Path(interpreter, item, *attribute));
     keys.push_back(std::move(key));
   }
@@ -390,9 +413,20 @@ absl::StatusOr<List> KeysOf(Interpreter& interpreter, const List& items,
 }
 
 // What comparison goes by: strings without their case, unless it counts.
-Value Folded(const Value& key, bool case_sensitive) {
+ValueOr Folded(Interpreter& interpreter, const Value& key,
+               bool case_sensitive) {
   if (case_sensitive || !key.is_string()) return key;
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.SpendBytes(key.weight() * 4 * kCharacterWork));
   return Value(ToCase(key.text(), LetterCase::kLower));
+}
+
+absl::StatusOr<List> AllFolded(Interpreter& interpreter, List keys,
+                               bool case_sensitive) {
+  for (Value& key : keys) {
+    CARAVAN_ASSIGN_OR_RETURN(key, Folded(interpreter, key, case_sensitive));
+  }
+  return keys;
 }
 
 ValueOr Join(Interpreter& interpreter, const Value& value,
@@ -406,10 +440,10 @@ ValueOr Join(Interpreter& interpreter, const Value& value,
   Text out;
   for (size_t i = 0; i < parts.size(); ++i) {
     if (i > 0) out.Append(separator);
-    const Text part = ToText(parts[i]);
-    out.Append(part);
+    CARAVAN_ASSIGN_OR_RETURN(const Text part, interpreter.Show(parts[i]));
     CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
         static_cast<int64_t>(part.size() + separator.size())));
+    out.Append(part);
   }
   return Value(std::move(out));
 }
@@ -432,11 +466,13 @@ absl::StatusOr<std::vector<size_t>> SortedOrder(Interpreter& interpreter,
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   absl::Status problem;
   const auto before = [&](size_t a, size_t b) {
-    const absl::StatusOr<bool> less = Less(keys[a], keys[b]);
-    if (!less.ok() && problem.ok()) problem = less.status();
+    if (!problem.ok()) return false;
+    const absl::StatusOr<bool> less = interpreter.Before(keys[a], keys[b]);
+    if (!less.ok()) problem = less.status();
     return less.ok() && *less;
   };
-  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(static_cast<int64_t>(keys.size())));
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.Spend(4 * static_cast<int64_t>(keys.size())));
   // Keys of mixed kinds are not a strict weak order; refuse them first.
   for (size_t i = 1; i < keys.size(); ++i) before(i - 1, i);
   if (!problem.ok()) return problem;
@@ -452,7 +488,8 @@ ValueOr Sort(Interpreter& interpreter, const Value& value,
       Bind("sort", arguments, {"reverse", "case_sensitive", "attribute"}));
   CARAVAN_ASSIGN_OR_RETURN(List items, interpreter.Iterate(value));
   CARAVAN_ASSIGN_OR_RETURN(List keys, KeysOf(interpreter, items, bound[2]));
-  for (Value& key : keys) key = Folded(key, TruthyOr(bound[1], false));
+  CARAVAN_ASSIGN_OR_RETURN(
+      keys, AllFolded(interpreter, std::move(keys), TruthyOr(bound[1], false)));
   const bool reverse = TruthyOr(bound[0], false);
   if (reverse) {  // equal ones keep their order, as in Python
     std::reverse(items.begin(), items.end());
@@ -479,9 +516,10 @@ ValueOr DictSort(Interpreter& interpreter, const Value& value,
   CARAVAN_ASSIGN_OR_RETURN(const Value pairs, Items(interpreter, value, {}));
   List keys;
   for (const Value& pair : pairs.items()) {
-    keys.push_back(Folded(pair.items()[by.bytes() == "key" ? 0 : 1],
-                          TruthyOr(bound[0], false)));
+    keys.push_back(pair.items()[by.bytes() == "key" ? 0 : 1]);
   }
+  CARAVAN_ASSIGN_OR_RETURN(
+      keys, AllFolded(interpreter, std::move(keys), TruthyOr(bound[0], false)));
   CARAVAN_ASSIGN_OR_RETURN(const std::vector<size_t> order,
                            SortedOrder(interpreter, keys));
   List sorted;
@@ -501,12 +539,11 @@ ValueOr Unique(Interpreter& interpreter, const Value& value,
   List seen;
   List out;
   for (size_t i = 0; i < items.size(); ++i) {
-    const Value key = Folded(keys[i], TruthyOr(bound[0], false));
-    CARAVAN_RETURN_IF_ERROR(
-        interpreter.Spend(static_cast<int64_t>(seen.size()) / 16 + 1));
-    const bool known =
-        std::any_of(seen.begin(), seen.end(),
-                    [&](const Value& other) { return Equal(other, key); });
+    CARAVAN_ASSIGN_OR_RETURN(
+        const Value key,
+        Folded(interpreter, keys[i], TruthyOr(bound[0], false)));
+    CARAVAN_ASSIGN_OR_RETURN(const bool known,
+                             interpreter.Contains(Value::MakeList(seen), key));
     if (known) continue;
     seen.push_back(key);
     out.push_back(items[i]);
@@ -523,12 +560,14 @@ Filter Extreme(bool greatest) {
     CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(value));
     if (items.empty()) return Value::MakeUndefined("min of an empty list");
     CARAVAN_ASSIGN_OR_RETURN(List keys, KeysOf(interpreter, items, bound[1]));
-    for (Value& key : keys) key = Folded(key, TruthyOr(bound[0], false));
+    CARAVAN_ASSIGN_OR_RETURN(keys, AllFolded(interpreter, std::move(keys),
+                                             TruthyOr(bound[0], false)));
     size_t best = 0;
     for (size_t i = 1; i < keys.size(); ++i) {
-      CARAVAN_ASSIGN_OR_RETURN(
-          const bool better,
-          greatest ? Less(keys[best], keys[i]) : Less(keys[i], keys[best]));
+      CARAVAN_ASSIGN_OR_RETURN(const bool better,
+                               greatest
+                                   ? interpreter.Before(keys[best], keys[i])
+                                   : interpreter.Before(keys[i], keys[best]));
       if (better) best = i;
     }
     return items[best];
@@ -559,6 +598,9 @@ ValueOr Batch(Interpreter& interpreter, const Value& value,
     return TemplateError("linecount must be in [1, 100000]");
   }
   CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(value));
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.Allocate(static_cast<int64_t>(items.size() * sizeof(Value)) +
+                           (bound[1] == nullptr ? 0 : size * sizeof(Value))));
   List batches;
   for (size_t begin = 0; begin < items.size(); begin += size) {
     const size_t end =
@@ -583,6 +625,7 @@ ValueOr SliceFilter(Interpreter& interpreter, const Value& value,
   CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(value));
   const auto count = static_cast<int64_t>(items.size());
   const int64_t longer = count % slices;
+  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(slices));
   List columns;
   int64_t begin = 0;
   for (int64_t i = 0; i < slices; ++i) {
@@ -608,10 +651,9 @@ ValueOr GroupBy(Interpreter& interpreter, const Value& value,
   for (Value& key : keys) {
     if (key.is_undefined() && bound[1] != nullptr) key = *bound[1];
   }
-  List folded;
-  for (const Value& key : keys) {
-    folded.push_back(Folded(key, TruthyOr(bound[2], false)));
-  }
+  CARAVAN_ASSIGN_OR_RETURN(
+      const List folded,
+      AllFolded(interpreter, keys, TruthyOr(bound[2], false)));
   CARAVAN_ASSIGN_OR_RETURN(const std::vector<size_t> order,
                            SortedOrder(interpreter, folded));
   List groups;
@@ -619,7 +661,10 @@ ValueOr GroupBy(Interpreter& interpreter, const Value& value,
     List members;
     const Value& key = folded[order[i]];
     const Value shown = keys[order[i]];
-    while (i < order.size() && Equal(folded[order[i]], key)) {
+    while (i < order.size()) {
+      CARAVAN_ASSIGN_OR_RETURN(const bool same,
+                               interpreter.Same(folded[order[i]], key));
+      if (!same) break;
       members.push_back(items[order[i++]]);
     }
     groups.push_back(
@@ -633,6 +678,13 @@ ValueOr GroupBy(Interpreter& interpreter, const Value& value,
 absl::StatusOr<List> ItemsOf(Interpreter& interpreter, const Value& value) {
   if (!value.Truthy()) return List();
   return interpreter.Iterate(value);
+}
+
+// The name of a filter or test that is given as a value.
+absl::StatusOr<std::string> NameOf(Interpreter& interpreter,
+                                   const Value& value) {
+  CARAVAN_ASSIGN_OR_RETURN(const Text name, interpreter.Show(value));
+  return name.bytes();
 }
 
 // map(attribute=...), or map(filter, its arguments).
@@ -651,7 +703,8 @@ ValueOr Map(Interpreter& interpreter, const Value& value,
     return Value::MakeList(std::move(out));
   }
   Arguments rest = arguments;
-  const std::string name = ToText(rest.positional.front()).bytes();
+  CARAVAN_ASSIGN_OR_RETURN(const std::string name,
+                           NameOf(interpreter, rest.positional.front()));
   rest.positional.erase(rest.positional.begin());
   for (const Value& item : items) {
     CARAVAN_RETURN_IF_ERROR(interpreter.Spend(1));
@@ -679,7 +732,8 @@ Filter Selection(bool wanted, bool by_attribute) {
     }
     std::optional<std::string> test;
     if (!rest.positional.empty()) {
-      test = ToText(rest.positional.front()).bytes();
+      CARAVAN_ASSIGN_OR_RETURN(test,
+                               NameOf(interpreter, rest.positional.front()));
       rest.positional.erase(rest.positional.begin());
     }
     List out;
@@ -698,7 +752,7 @@ Filter Selection(bool wanted, bool by_attribute) {
 
 void AddScalarFilters(Table* table) {
   Table& t = *table;
-  t["trim"] = Trim;
+  t["trim"] = OfText(Trim);
   for (const char* const name :
        {"upper", "lower", "title", "capitalize", "replace"}) {
     t[name] = StringMethod(name);
@@ -706,17 +760,17 @@ void AddScalarFilters(Table* table) {
   t["default"] = t["d"] = Default;
   t["length"] = t["count"] = Length;
   t["tojson"] = ToJsonFilter;
-  t["string"] = ToStringFilter;
+  t["string"] = OfText(ToStringFilter);
   t["abs"] = Abs;
   t["int"] = ToInt;
   t["float"] = ToFloat;
   t["round"] = Round;
-  t["format"] = FormatFilter;
-  t["indent"] = Indent;
-  t["truncate"] = Truncate;
-  t["escape"] = t["e"] = t["forceescape"] = Escape;
-  t["urlencode"] = UrlEncode;
-  t["wordcount"] = WordCount;
+  t["format"] = OfText(FormatFilter);
+  t["indent"] = OfText(Indent);
+  t["truncate"] = OfText(Truncate);
+  t["escape"] = t["e"] = t["forceescape"] = OfText(Escape);
+  t["urlencode"] = OfText(UrlEncode);
+  t["wordcount"] = OfText(WordCount);
   t["safe"] = Safe;
   t["attr"] = Attr;
   t["center"] = [](Interpreter& interpreter, const Value& value,
@@ -724,7 +778,8 @@ void AddScalarFilters(Table* table) {
     CARAVAN_ASSIGN_OR_RETURN(const Bound bound,
                              Bind("center", arguments, {"width"}));
     const Value width = bound[0] == nullptr ? Value(int64_t{80}) : *bound[0];
-    return interpreter.Call(Method(Value(ToText(value)), "center"),
+    CARAVAN_ASSIGN_OR_RETURN(Text text, interpreter.Show(value));
+    return interpreter.Call(Method(Value(std::move(text)), "center"),
                             {{width}, {}});
   };
 }
@@ -773,6 +828,15 @@ ValueOr ApplyFilter(Interpreter& interpreter, std::string_view name,
   if (it == AllFilters().end()) {
     return TemplateError(StrCat("no filter is called '", name, "'"));
   }
+  // A filter may look at all of its arguments.
+  int64_t bytes = 0;
+  for (const Value& argument : arguments.positional) {
+    bytes += argument.weight();
+  }
+  for (const auto& [key, argument] : arguments.named) {
+    bytes += argument.weight();
+  }
+  CARAVAN_RETURN_IF_ERROR(interpreter.SpendBytes(bytes));
   return it->second(interpreter, input, arguments);
 }
 

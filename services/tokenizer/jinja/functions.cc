@@ -55,7 +55,7 @@ ValueOr Range(Interpreter& interpreter, const Arguments& arguments) {
   return Value::MakeList(std::move(items));
 }
 
-ValueOr MakeDict(Interpreter&, const Arguments& arguments) {
+ValueOr MakeDict(Interpreter& interpreter, const Arguments& arguments) {
   Dict dict;
   if (arguments.positional.size() > 1) {
     return TemplateError("dict takes at most one positional argument");
@@ -65,6 +65,8 @@ ValueOr MakeDict(Interpreter&, const Arguments& arguments) {
       return TemplateError("dict needs a dict");
     }
     dict = arguments.positional[0].dict();
+    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
+        static_cast<int64_t>(dict.size() * 4 * sizeof(Value))));
   }
   for (const auto& [name, value] : arguments.named) {
     dict.Set(Value::String(name), value);
@@ -73,11 +75,14 @@ ValueOr MakeDict(Interpreter&, const Arguments& arguments) {
 }
 
 ValueOr MakeNamespace(Interpreter& interpreter, const Arguments& arguments) {
+  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(8));
   const std::shared_ptr<Namespace> made = interpreter.NewNamespace();
   for (const Value& value : arguments.positional) {
     if (!value.is_dict()) return TemplateError("namespace needs a dict");
     for (const auto& [key, member] : value.dict().entries()) {
-      made->attributes[ToText(key).bytes()] = member;
+      CARAVAN_ASSIGN_OR_RETURN(const Text name, interpreter.Show(key));
+      CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(sizeof(Value)));
+      made->attributes[name.bytes()] = member;
     }
   }
   for (const auto& [name, value] : arguments.named) {
@@ -86,12 +91,15 @@ ValueOr MakeNamespace(Interpreter& interpreter, const Arguments& arguments) {
   return Value(made);
 }
 
-ValueOr RaiseException(Interpreter&, const Arguments& arguments) {
+ValueOr RaiseException(Interpreter& interpreter, const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("raise_exception", arguments, {"message"}));
-  const std::string message =
-      bound[0] == nullptr ? "" : ToText(*bound[0]).bytes();
-  return MakeError(Reason::kTemplateError, message, {{"raised", "true"}});
+  Text message;
+  if (bound[0] != nullptr) {
+    CARAVAN_ASSIGN_OR_RETURN(message, interpreter.Show(*bound[0]));
+  }
+  return MakeError(Reason::kTemplateError, message.bytes(),
+                   {{"raised", "true"}});
 }
 
 ValueOr StrftimeNow(Interpreter& interpreter, const Arguments& arguments) {
@@ -102,6 +110,8 @@ ValueOr StrftimeNow(Interpreter& interpreter, const Arguments& arguments) {
   }
   const std::string& format = bound[0]->text().bytes();
   if (format.size() > 1024) return TemplateError("date format is too long");
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.Spend(4 * static_cast<int64_t>(format.size())));
   return Value(
       Text(absl::FormatTime(format, interpreter.now(), interpreter.zone()),
            Origin::kValue));

@@ -12,6 +12,9 @@
 namespace caravan::jinja {
 namespace {
 
+// Making a scope and its names, against evaluating a name.
+constexpr int64_t kStepsPerScope = 4;
+
 // Adds the line to an error of the template that has none yet.
 absl::Status AtLine(const absl::Status& status, int line) {
   if (ReasonOf(status) != Reason::kTemplateError) return status;
@@ -113,6 +116,9 @@ absl::StatusOr<Text> Interpreter::Render(const Body& body,
   for (const auto& [name, value] : variables.entries()) {
     scope_->names[name.text().bytes()] = value;
   }
+  limits_.max_steps += variables.weight() * limits_.steps_per_input_byte;
+  limits_.max_allocated_bytes +=
+      variables.weight() * limits_.allocated_per_input_byte;
   Text output;
   const OutputGuard guard(this, &output);
   CARAVAN_RETURN_IF_ERROR(ExecuteBody(body).status());
@@ -128,9 +134,39 @@ absl::Status Interpreter::Spend(int64_t steps) {
 
 absl::Status Interpreter::Allocate(int64_t bytes) {
   allocated_bytes_ += bytes;
-  if (allocated_bytes_ <= limits_.max_allocated_bytes) return absl::OkStatus();
+  if (allocated_bytes_ <= limits_.max_allocated_bytes) {
+    return SpendBytes(bytes);
+  }
   return TemplateError(StrCat("rendering needs more than ",
                               limits_.max_allocated_bytes, " bytes"));
+}
+
+absl::StatusOr<Text> Interpreter::Show(const Value& value) {
+  // repr() looks at each character.
+  const int64_t work = value.is_string() ? 1 : kCharacterWork;
+  CARAVAN_RETURN_IF_ERROR(SpendBytes(value.weight() * work));
+  return ToText(value);
+}
+
+absl::StatusOr<bool> Interpreter::Same(const Value& a, const Value& b) {
+  CARAVAN_RETURN_IF_ERROR(SpendBytes(ComparisonWeight(a, b)));
+  return Equal(a, b);
+}
+
+absl::StatusOr<bool> Interpreter::Before(const Value& a, const Value& b) {
+  CARAVAN_RETURN_IF_ERROR(SpendBytes(ComparisonWeight(a, b)));
+  return Less(a, b);
+}
+
+absl::StatusOr<const Value*> Interpreter::Find(const Dict& dict,
+                                               const Value& key) {
+  // Only strings are found by a table.
+  const auto size = static_cast<int64_t>(dict.size());
+  CARAVAN_RETURN_IF_ERROR(
+      key.is_string()
+          ? SpendBytes(key.weight())
+          : SpendBytes(std::min(dict.weight(), size * key.weight())));
+  return dict.Find(key);
 }
 
 std::shared_ptr<Namespace> Interpreter::NewNamespace() {
@@ -165,7 +201,8 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& node) {
       break;
     case StatementKind::kOutput: {
       CARAVAN_ASSIGN_OR_RETURN(const Value value, Evaluate(*node.value));
-      status = Output(ToText(value));
+      CARAVAN_ASSIGN_OR_RETURN(const Text text, Show(value));
+      status = Output(text);
       break;
     }
     case StatementKind::kFor:
@@ -205,6 +242,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Dispatch(const Statement& node) {
 
 absl::Status Interpreter::Output(const Text& text) {
   CARAVAN_RETURN_IF_ERROR(Allocate(static_cast<int64_t>(text.size())));
+  CARAVAN_RETURN_IF_ERROR(SpendBytes(static_cast<int64_t>(text.size()) * 2));
   output_->Append(text);
   if (static_cast<int64_t>(output_->size()) <= limits_.max_output_bytes) {
     return absl::OkStatus();
@@ -244,6 +282,7 @@ absl::StatusOr<List> Interpreter::LoopItems(const Statement& node,
   List passed;
   const ScopePtr outer = scope_;
   for (Value& item : items) {
+    CARAVAN_RETURN_IF_ERROR(Spend(kStepsPerScope));
     const ScopeGuard scope(this, outer);
     CARAVAN_RETURN_IF_ERROR(Assign(node.target, item));
     CARAVAN_ASSIGN_OR_RETURN(const Value passes, Evaluate(*node.condition));
@@ -256,6 +295,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::RunIterations(
     const Statement& node, const ScopePtr& outer,
     const std::shared_ptr<Loop>& loop) {
   for (size_t i = 0; i < loop->items->size(); ++i) {
+    CARAVAN_RETURN_IF_ERROR(Spend(kStepsPerScope));
     loop->index = i;
     const ScopeGuard scope(this, outer);
     scope_->names["loop"] = Value(loop);
@@ -322,7 +362,8 @@ absl::Status Interpreter::ExecuteFilter(const Statement& node) {
   const Value input(std::move(text));
   CARAVAN_ASSIGN_OR_RETURN(const Value value,
                            EvaluateFilter(*node.value, &input));
-  return Output(ToText(value));
+  CARAVAN_ASSIGN_OR_RETURN(const Text shown, Show(value));
+  return Output(shown);
 }
 
 absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteWith(
@@ -385,6 +426,7 @@ Interpreter::ValueOr Interpreter::CallMacro(const Statement& node,
                                             const Arguments& arguments) {
   const DepthGuard depth(this);
   CARAVAN_RETURN_IF_ERROR(depth.Check());
+  CARAVAN_RETURN_IF_ERROR(Spend(2 * kStepsPerScope));
   Text text;
   const OutputGuard output(this, &text);
   const ScopeGuard guard(this, scope);
@@ -436,7 +478,8 @@ absl::Status Interpreter::ExecuteCall(const Statement& node) {
   CARAVAN_ASSIGN_OR_RETURN(Arguments arguments, EvaluateArguments(call));
   arguments.named.emplace_back("caller", MakeMacro(node));
   CARAVAN_ASSIGN_OR_RETURN(const Value value, Call(callee, arguments));
-  return Output(ToText(value));
+  CARAVAN_ASSIGN_OR_RETURN(const Text shown, Show(value));
+  return Output(shown);
 }
 
 // --- Expressions -----------------------------------------------------------
@@ -507,11 +550,16 @@ Interpreter::ValueOr Interpreter::EvaluateKind(const Expression& node) {
 }
 
 Interpreter::ValueOr Interpreter::EvaluateName(const Expression& node) {
+  int64_t scopes = 0;
   for (const Scope* scope = scope_.get(); scope != nullptr;
        scope = scope->parent.get()) {
+    ++scopes;
     const auto it = scope->names.find(node.name);
-    if (it != scope->names.end()) return it->second;
+    if (it == scope->names.end()) continue;
+    CARAVAN_RETURN_IF_ERROR(Spend(scopes / 8));
+    return it->second;
   }
+  CARAVAN_RETURN_IF_ERROR(Spend(scopes / 8));
   Value function = GlobalFunction(node.name);
   if (!function.is_undefined()) return function;
   return Value::MakeUndefined(node.name);
@@ -538,6 +586,7 @@ Interpreter::ValueOr Interpreter::EvaluateDict(const Expression& node) {
       return TemplateError(StrCat("a ", key.TypeName(), " cannot be a key"));
     }
     CARAVAN_ASSIGN_OR_RETURN(Value value, Evaluate(*node.children[i + 1]));
+    CARAVAN_RETURN_IF_ERROR(Find(dict, key).status());  // as Set does
     dict.Set(std::move(key), std::move(value));
   }
   return Value(std::move(dict));
@@ -558,13 +607,7 @@ Interpreter::ValueOr Interpreter::EvaluateSlice(const Expression& node) {
     }
     values.push_back(std::move(value));
   }
-  CARAVAN_ASSIGN_OR_RETURN(Value slice,
-                           Slice(values[0], values[1], values[2], values[3]));
-  CARAVAN_RETURN_IF_ERROR(Allocate(
-      slice.is_string()
-          ? static_cast<int64_t>(slice.text().size())
-          : static_cast<int64_t>(slice.items().size() * sizeof(Value))));
-  return slice;
+  return Slice(*this, values[0], values[1], values[2], values[3]);
 }
 
 absl::StatusOr<Arguments> Interpreter::EvaluateArguments(
@@ -627,8 +670,9 @@ Interpreter::ValueOr Interpreter::EvaluateConcat(const Expression& node) {
   Text text;
   for (const ExpressionPtr& child : node.children) {
     CARAVAN_ASSIGN_OR_RETURN(const Value value, Evaluate(*child));
-    text.Append(ToText(value));
-    CARAVAN_RETURN_IF_ERROR(Allocate(static_cast<int64_t>(text.size())));
+    CARAVAN_ASSIGN_OR_RETURN(const Text shown, Show(value));
+    CARAVAN_RETURN_IF_ERROR(Allocate(static_cast<int64_t>(shown.size())));
+    text.Append(shown);
   }
   return Value(std::move(text));
 }
@@ -648,19 +692,23 @@ Interpreter::ValueOr Interpreter::EvaluateCompare(const Expression& node) {
 absl::StatusOr<bool> Interpreter::Compare(std::string_view op,
                                           const Value& left,
                                           const Value& right) {
-  if (op == "==") return Equal(left, right);
-  if (op == "!=") return !Equal(left, right);
+  if (op == "==") return Same(left, right);
   if (op == "in") return Contains(right, left);
-  if (op == "<") return Less(left, right);
-  if (op == ">") return Less(right, left);
+  if (op == "<") return Before(left, right);
+  if (op == ">") return Before(right, left);
+  if (op == "!=") {
+    CARAVAN_ASSIGN_OR_RETURN(const bool same, Same(left, right));
+    return !same;
+  }
   if (op == "not in") {
     CARAVAN_ASSIGN_OR_RETURN(const bool contains, Contains(right, left));
     return !contains;
   }
   // <= and >= of numbers are not the negation of > and < for NaN, which a
   // template cannot make.
-  CARAVAN_ASSIGN_OR_RETURN(const bool reverse,
-                           op == "<=" ? Less(right, left) : Less(left, right));
+  CARAVAN_ASSIGN_OR_RETURN(const bool reverse, op == "<="
+                                                   ? Before(right, left)
+                                                   : Before(left, right));
   return !reverse;
 }
 
@@ -721,13 +769,14 @@ Interpreter::ValueOr Interpreter::Item(const Value& value, const Value& key) {
     return TemplateError(StrCat("'", value.undefined_name(), "' is undefined"));
   }
   if (value.is_dict()) {
-    if (const Value* const member = value.dict().Find(key)) return *member;
+    CARAVAN_ASSIGN_OR_RETURN(const Value* const member,
+                             Find(value.dict(), key));
+    if (member != nullptr) return *member;
   }
   if (key.is_number() && !key.is_float()) {
     const bool is_string = value.is_string();
     if (is_string) {
-      CARAVAN_RETURN_IF_ERROR(
-          Spend(static_cast<int64_t>(value.text().size()) / 64));
+      CARAVAN_RETURN_IF_ERROR(SpendBytes(value.weight() * kCharacterWork));
     }
     if (is_string || value.is_sequence()) {
       const std::vector<size_t> offsets =
@@ -778,11 +827,14 @@ Interpreter::ValueOr Interpreter::LoopAttribute(const Value& value,
   }
   if (name == "changed") {
     const auto last = loop.last_changed;
-    method->call = [last](Interpreter&, const Arguments& a) -> ValueOr {
-      const bool same =
-          last->has_value() &&
-          std::equal((*last)->begin(), (*last)->end(), a.positional.begin(),
-                     a.positional.end(), Equal);
+    method->call = [last](Interpreter& interpreter,
+                          const Arguments& a) -> ValueOr {
+      bool same = false;
+      if (last->has_value()) {
+        CARAVAN_ASSIGN_OR_RETURN(
+            same, interpreter.Same(Value::MakeList(**last),
+                                   Value::MakeList(a.positional)));
+      }
       if (!same) *last = a.positional;
       return Value(!same);
     };
@@ -824,16 +876,24 @@ absl::StatusOr<bool> Interpreter::Contains(const Value& container,
       return TemplateError(
           StrCat("a string contains strings, no ", item.TypeName()));
     }
-    return container.text().bytes().find(item.text().bytes()) !=
+    CARAVAN_RETURN_IF_ERROR(SpendBytes(container.weight() * 4));
+    return FindBytes(container.text().bytes(), item.text().bytes()) !=
            std::string::npos;
   }
-  if (container.is_dict()) return container.dict().Find(item) != nullptr;
+  if (container.is_dict()) {
+    CARAVAN_ASSIGN_OR_RETURN(const Value* const member,
+                             Find(container.dict(), item));
+    return member != nullptr;
+  }
   if (container.is_sequence()) {
     const List& items = container.items();
-    CARAVAN_RETURN_IF_ERROR(Spend(static_cast<int64_t>(items.size()) / 16));
-    return std::any_of(items.begin(), items.end(), [&](const Value& member) {
-      return Equal(member, item);
-    });
+    CARAVAN_RETURN_IF_ERROR(
+        SpendBytes(static_cast<int64_t>(items.size() * sizeof(Value))));
+    for (const Value& member : items) {
+      CARAVAN_ASSIGN_OR_RETURN(const bool same, Same(member, item));
+      if (same) return true;
+    }
+    return false;
   }
   return TemplateError(StrCat("a ", container.TypeName(), " is no container"));
 }

@@ -17,14 +17,24 @@
 
 namespace caravan::jinja {
 
-// Bounds of one rendering; all positive.
+// Bounds of one rendering; all positive. Work and memory may grow with the
+// variables, so that a long conversation is no reason to fail.
 struct Limits {
-  int64_t max_steps = 2'000'000;          // expressions and statements
-  int64_t max_allocated_bytes = 1 << 28;  // of all strings and lists made
+  // Expressions and statements, and a step for each kBytesPerStep bytes of
+  // values that they go through: about 100 ms at most.
+  int64_t max_steps = 1'000'000;
+  int64_t max_allocated_bytes = 1 << 26;  // of all strings and lists made
+  int64_t steps_per_input_byte = 1;
+  int64_t allocated_per_input_byte = 32;
   int64_t max_output_bytes = 1 << 24;
   int max_depth = 1000;       // of evaluation
   int max_value_depth = 200;  // of lists in lists
 };
+
+// What one step reads or copies.
+inline constexpr int64_t kBytesPerStep = 64;
+// How much more it takes to look at characters than to copy bytes.
+inline constexpr int64_t kCharacterWork = 8;
 
 // kTemplateError without a line; the interpreter adds it.
 absl::Status TemplateError(std::string_view what);
@@ -51,9 +61,21 @@ class Interpreter {
 
   // The rest is for filters, tests, methods and functions.
 
-  // Counts work or memory; fails when the limit is reached.
+  // Counts work or memory; fails when the limit is reached. Memory is work,
+  // too.
   absl::Status Spend(int64_t steps);
+  absl::Status SpendBytes(int64_t bytes) {
+    return Spend(bytes / kBytesPerStep);
+  }
   absl::Status Allocate(int64_t bytes);
+
+  // ToText, Equal and Less with their work counted before it is done: what
+  // holds something twice can be small and yet take for ever.
+  absl::StatusOr<Text> Show(const Value& value);
+  absl::StatusOr<bool> Same(const Value& a, const Value& b);
+  absl::StatusOr<bool> Before(const Value& a, const Value& b);
+  // Dict::Find.
+  absl::StatusOr<const Value*> Find(const Dict& dict, const Value& key);
 
   absl::StatusOr<Value> Call(const Value& callee, const Arguments& arguments);
   // `value.name`: a method, then a member.
@@ -67,6 +89,7 @@ class Interpreter {
   // A namespace object, forgotten at the end of the rendering.
   std::shared_ptr<Namespace> NewNamespace();
 
+  const Limits& limits() const { return limits_; }
   absl::Time now() const { return now_; }
   absl::TimeZone zone() const { return zone_; }
 
@@ -130,7 +153,7 @@ class Interpreter {
   absl::StatusOr<Arguments> EvaluateArguments(const Expression& node);
   ValueOr LoopAttribute(const Value& value, std::string_view name);
 
-  const Limits limits_;
+  Limits limits_;
   const absl::Time now_;
   const absl::TimeZone zone_;
   int64_t steps_ = 0;

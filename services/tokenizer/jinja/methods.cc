@@ -59,6 +59,21 @@ Value ListOfTexts(std::vector<Text> parts) {
   return Value::MakeList(std::move(items));
 }
 
+// Each part is a text of its own.
+absl::Status AllocateParts(Interpreter& interpreter, const Text& text,
+                           size_t parts) {
+  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(static_cast<int64_t>(parts)));
+  return interpreter.Allocate(static_cast<int64_t>(
+      text.size() + parts * (sizeof(Value) + sizeof(Text))));
+}
+
+// Searching from the right compares at every place.
+absl::Status SpendFromRight(Interpreter& interpreter, const Text& text,
+                            std::string_view what) {
+  return interpreter.SpendBytes(
+      static_cast<int64_t>(text.size() * std::min(text.size(), what.size())));
+}
+
 StringMethod StripMethod(bool left, bool right) {
   return [left, right](Interpreter&, const Text& text,
                        const Arguments& arguments) -> ValueOr {
@@ -81,29 +96,33 @@ StringMethod SplitMethod(bool from_right) {
                              Bind("split", arguments, {"sep", "maxsplit"}));
     CARAVAN_ASSIGN_OR_RETURN(const int64_t limit,
                              IntegerArgument("split", bound[1], -1));
-    const auto size = static_cast<int64_t>(text.size());
-    // At most as many parts as bytes; each part is a text of its own.
-    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(size));
     if (bound[0] == nullptr || bound[0]->is_none()) {
       if (from_right && limit >= 0) {
         return TemplateError("rsplit needs a separator with maxsplit");
       }
+      CARAVAN_RETURN_IF_ERROR(
+          AllocateParts(interpreter, text, text.CountWords()));
       return ListOfTexts(text.SplitWhiteSpace(limit));
     }
     CARAVAN_ASSIGN_OR_RETURN(const std::string separator,
                              StringArgument("split", bound[0]));
     if (separator.empty()) return TemplateError("split needs a separator");
-    Value parts = ListOfTexts(from_right ? text.SplitRight(separator, limit)
-                                         : text.Split(separator, limit));
-    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(static_cast<int64_t>(
-        parts.items().size() * (sizeof(Value) + sizeof(Text)))));
-    return parts;
+    if (from_right) {
+      CARAVAN_RETURN_IF_ERROR(SpendFromRight(interpreter, text, separator));
+    }
+    CARAVAN_RETURN_IF_ERROR(
+        AllocateParts(interpreter, text, text.CountOf(separator) + 1));
+    return ListOfTexts(from_right ? text.SplitRight(separator, limit)
+                                  : text.Split(separator, limit));
   };
 }
 
-ValueOr SplitLines(Interpreter&, const Text& text, const Arguments& arguments) {
+ValueOr SplitLines(Interpreter& interpreter, const Text& text,
+                   const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("splitlines", arguments, {"keepends"}));
+  CARAVAN_RETURN_IF_ERROR(AllocateParts(
+      interpreter, text, text.CountOf("\r") + text.CountOf("\n") + 1));
   const bool keep = bound[0] != nullptr && bound[0]->Truthy();
   List lines;
   const std::string_view bytes = text.bytes();
@@ -163,14 +182,17 @@ int64_t CharacterIndex(const Text& text, size_t offset) {
 }
 
 StringMethod FindMethod(bool from_right, bool must_exist) {
-  return [=](Interpreter&, const Text& text,
+  return [=](Interpreter& interpreter, const Text& text,
              const Arguments& arguments) -> ValueOr {
     CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                              Bind("find", arguments, {"sub"}));
     CARAVAN_ASSIGN_OR_RETURN(const std::string what,
                              StringArgument("find", bound[0]));
+    if (from_right) {
+      CARAVAN_RETURN_IF_ERROR(SpendFromRight(interpreter, text, what));
+    }
     const size_t at =
-        from_right ? text.bytes().rfind(what) : text.bytes().find(what);
+        from_right ? text.bytes().rfind(what) : FindBytes(text.bytes(), what);
     if (at != std::string::npos) return Value(CharacterIndex(text, at));
     if (must_exist) return TemplateError("substring not found");
     return Value(int64_t{-1});
@@ -181,10 +203,7 @@ ValueOr CountText(Interpreter&, const Text& text, const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound, Bind("count", arguments, {"sub"}));
   CARAVAN_ASSIGN_OR_RETURN(const std::string what,
                            StringArgument("count", bound[0]));
-  if (what.empty()) {
-    return Value(static_cast<int64_t>(text.CharacterOffsets().size()));
-  }
-  return Value(static_cast<int64_t>(text.Split(what, -1).size()) - 1);
+  return Value(static_cast<int64_t>(text.CountOf(what)));
 }
 
 ValueOr ReplaceText(Interpreter& interpreter, const Text& text,
@@ -197,15 +216,12 @@ ValueOr ReplaceText(Interpreter& interpreter, const Text& text,
   CARAVAN_ASSIGN_OR_RETURN(const int64_t limit,
                            IntegerArgument("replace", bound[2], -1));
   const Text& to = bound[1]->text();
-  size_t places = from.empty() ? text.size() + 1 : 0;
-  for (size_t at = text.bytes().find(from);
-       !from.empty() && at != std::string::npos;
-       at = text.bytes().find(from, at + from.size())) {
-    ++places;
-  }
   // Counted before it is built.
+  size_t places = text.CountOf(from);
+  if (limit >= 0) places = std::min(places, static_cast<size_t>(limit));
   CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
       static_cast<int64_t>(text.size() + places * to.size())));
+  CARAVAN_RETURN_IF_ERROR(interpreter.Spend(static_cast<int64_t>(places)));
   return Value(text.Replace(from, to, limit));
 }
 
@@ -242,11 +258,14 @@ StringMethod AllCharacters(bool (*passes)(uint32_t)) {
   };
 }
 
+// upper, lower and so on.
 template <typename Change>
 StringMethod Changed(Change change) {
-  return [change](Interpreter&, const Text& text,
+  return [change](Interpreter& interpreter, const Text& text,
                   const Arguments& arguments) -> ValueOr {
     CARAVAN_RETURN_IF_ERROR(Bind("method", arguments, {}).status());
+    CARAVAN_RETURN_IF_ERROR(interpreter.SpendBytes(
+        static_cast<int64_t>(text.size()) * 3 * kCharacterWork));
     return Value(change(text));
   };
 }
@@ -291,15 +310,18 @@ StringMethod PadMethod(bool left, bool right, std::string_view fill) {
 }
 
 StringMethod PartitionMethod(bool from_right) {
-  return [from_right](Interpreter&, const Text& text,
+  return [from_right](Interpreter& interpreter, const Text& text,
                       const Arguments& arguments) -> ValueOr {
     CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                              Bind("partition", arguments, {"sep"}));
     CARAVAN_ASSIGN_OR_RETURN(const std::string separator,
                              StringArgument("partition", bound[0]));
     if (separator.empty()) return TemplateError("partition needs a separator");
+    if (from_right) {
+      CARAVAN_RETURN_IF_ERROR(SpendFromRight(interpreter, text, separator));
+    }
     const size_t at = from_right ? text.bytes().rfind(separator)
-                                 : text.bytes().find(separator);
+                                 : FindBytes(text.bytes(), separator);
     if (at == std::string::npos) {
       List parts = {Value(text), Value(Text()), Value(Text())};
       if (from_right) std::swap(parts[0], parts[2]);
@@ -354,9 +376,10 @@ ValueOr FormatBraces(Interpreter& interpreter, const Text& text,
     if (value == nullptr) {
       return TemplateError(StrCat("format has no value for {", field, "}"));
     }
-    out.Append(ToText(*value));
+    CARAVAN_ASSIGN_OR_RETURN(const Text shown, interpreter.Show(*value));
     CARAVAN_RETURN_IF_ERROR(
-        interpreter.Allocate(static_cast<int64_t>(out.size()) / 16));
+        interpreter.Allocate(static_cast<int64_t>(shown.size())));
+    out.Append(shown);
     i = end + 1;
   }
   return Value(std::move(out));
@@ -412,11 +435,14 @@ Table<StringMethod> MakeStringMethods() {
   return m;
 }
 
-ValueOr DictGet(Interpreter&, const Dict& dict, const Arguments& arguments) {
+ValueOr DictGet(Interpreter& interpreter, const Dict& dict,
+                const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("get", arguments, {"key", "default"}));
   if (bound[0] == nullptr) return TemplateError("get needs a key");
-  if (const Value* const value = dict.Find(*bound[0])) return *value;
+  CARAVAN_ASSIGN_OR_RETURN(const Value* const value,
+                           interpreter.Find(dict, *bound[0]));
+  if (value != nullptr) return *value;
   return bound[1] == nullptr ? Value::MakeNone() : *bound[1];
 }
 
@@ -444,7 +470,10 @@ Table<DictMethod> MakeDictMethods() {
   m["keys"] = DictView(View::kKeys);
   m["values"] = DictView(View::kValues);
   m["items"] = DictView(View::kItems);
-  m["copy"] = [](Interpreter&, const Dict& dict, const Arguments&) -> ValueOr {
+  m["copy"] = [](Interpreter& interpreter, const Dict& dict,
+                 const Arguments&) -> ValueOr {
+    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
+        static_cast<int64_t>(dict.size() * 4 * sizeof(Value))));
     return Value(dict);
   };
   for (const char* const name :
@@ -456,23 +485,31 @@ Table<DictMethod> MakeDictMethods() {
   return m;
 }
 
-ValueOr ListIndex(Interpreter&, const List& items, const Arguments& arguments) {
+ValueOr ListIndex(Interpreter& interpreter, const List& items,
+                  const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("index", arguments, {"value"}));
   if (bound[0] == nullptr) return TemplateError("index needs a value");
   for (size_t i = 0; i < items.size(); ++i) {
-    if (Equal(items[i], *bound[0])) return Value(static_cast<int64_t>(i));
+    CARAVAN_ASSIGN_OR_RETURN(const bool same,
+                             interpreter.Same(items[i], *bound[0]));
+    if (same) return Value(static_cast<int64_t>(i));
   }
   return TemplateError("value is not in the list");
 }
 
-ValueOr ListCount(Interpreter&, const List& items, const Arguments& arguments) {
+ValueOr ListCount(Interpreter& interpreter, const List& items,
+                  const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("count", arguments, {"value"}));
   if (bound[0] == nullptr) return TemplateError("count needs a value");
-  return Value(static_cast<int64_t>(std::count_if(
-      items.begin(), items.end(),
-      [&](const Value& item) { return Equal(item, *bound[0]); })));
+  int64_t count = 0;
+  for (const Value& item : items) {
+    CARAVAN_ASSIGN_OR_RETURN(const bool same,
+                             interpreter.Same(item, *bound[0]));
+    if (same) ++count;
+  }
+  return Value(count);
 }
 
 Table<ListMethod> MakeListMethods() {
@@ -488,6 +525,22 @@ Table<ListMethod> MakeListMethods() {
   return m;
 }
 
+// Methods of strings look at their characters, those of lists at their items;
+// either may look at all of their arguments.
+absl::Status SpendOnCall(Interpreter& interpreter, const Value& value,
+                         const Arguments& arguments) {
+  int64_t bytes = 0;
+  if (value.is_string()) bytes = value.weight() * kCharacterWork;
+  if (value.is_sequence()) bytes = value.items().size() * sizeof(Value);
+  for (const Value& argument : arguments.positional) {
+    bytes += argument.weight();
+  }
+  for (const auto& [name, argument] : arguments.named) {
+    bytes += argument.weight();
+  }
+  return interpreter.SpendBytes(bytes);
+}
+
 // The method of that name, bound to what `receiver` takes out of the value.
 template <typename M, typename Receiver>
 Value Bound(const Table<M>& methods, const Value& value, std::string_view name,
@@ -500,6 +553,7 @@ Value Bound(const Table<M>& methods, const Value& value, std::string_view name,
   callable->call = [value, method, receiver](
                        Interpreter& interpreter,
                        const Arguments& arguments) -> ValueOr {
+    CARAVAN_RETURN_IF_ERROR(SpendOnCall(interpreter, value, arguments));
     return (*method)(interpreter, receiver(value), arguments);
   };
   return Value(std::shared_ptr<const Callable>(std::move(callable)));

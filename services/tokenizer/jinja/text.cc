@@ -1,5 +1,7 @@
 #include "services/tokenizer/jinja/text.h"
 
+#include <string.h>  // memmem
+
 #include <algorithm>
 #include <iterator>
 
@@ -78,6 +80,14 @@ Text MapCases(const Text& text, CaseOf case_of) {
 
 }  // namespace
 
+size_t FindBytes(std::string_view bytes, std::string_view what, size_t from) {
+  if (from > bytes.size()) return std::string_view::npos;
+  const void* const found = memmem(bytes.data() + from, bytes.size() - from,
+                                   what.data(), what.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<const char*>(found) - bytes.data();
+}
+
 bool IsSpace(uint32_t code_point) {
   return (code_point >= 0x1C && code_point <= 0x1F) ||
          ClassOf(code_point) == CharClass::kWhiteSpace;
@@ -127,13 +137,40 @@ Text Text::Strip(bool left, bool right, std::string_view characters) const {
   return Slice(begin, end - begin);
 }
 
+size_t Text::CountOf(std::string_view what) const {
+  if (what.empty()) return CountCharacters() + 1;
+  size_t count = 0;
+  for (size_t at = FindBytes(bytes_, what); at != std::string::npos;
+       at = FindBytes(bytes_, what, at + what.size())) {
+    ++count;
+  }
+  return count;
+}
+
+size_t Text::CountWords() const {
+  const std::string_view bytes = bytes_;
+  size_t count = 0;
+  bool in_word = false;
+  for (size_t i = 0; i < bytes.size(); i += Utf8Size(bytes[i])) {
+    const bool space = IsSpace(DecodeUtf8(bytes.substr(i)).code_point);
+    if (!space && !in_word) ++count;
+    in_word = !space;
+  }
+  return count;
+}
+
+size_t Text::CountCharacters() const {
+  return std::count_if(bytes_.begin(), bytes_.end(),
+                       [](char c) { return (c & 0xC0) != 0x80; });
+}
+
 std::vector<Text> Text::Split(std::string_view separator, int64_t limit) const {
   std::vector<Text> parts;
   size_t begin = 0;
-  for (size_t at = bytes_.find(separator);
+  for (size_t at = FindBytes(bytes_, separator);
        at != std::string::npos &&
        (limit < 0 || static_cast<int64_t>(parts.size()) < limit);
-       at = bytes_.find(separator, begin)) {
+       at = FindBytes(bytes_, separator, begin)) {
     parts.push_back(Slice(begin, at - begin));
     begin = at + separator.size();
   }
@@ -194,8 +231,8 @@ Text Text::Replace(std::string_view from, const Text& to, int64_t limit) const {
     }
     return out;
   }
-  for (size_t at = bytes_.find(from); at != std::string::npos && more();
-       at = bytes_.find(from, begin)) {
+  for (size_t at = FindBytes(bytes_, from); at != std::string::npos && more();
+       at = FindBytes(bytes_, from, begin)) {
     out.Append(Slice(begin, at - begin));
     out.Append(to);
     begin = at + from.size();

@@ -40,6 +40,12 @@ class Text {
   // at the ends.
   Text Strip(bool left, bool right, std::string_view characters = {}) const;
 
+  // How many there are, without counting one twice.
+  size_t CountOf(std::string_view what) const;
+  // How many parts SplitWhiteSpace gives without a limit.
+  size_t CountWords() const;
+  size_t CountCharacters() const;
+
   // Parts between `separator`, which is not empty; at most `limit` cuts, or all
   // if negative.
   std::vector<Text> Split(std::string_view separator, int64_t limit) const;
@@ -61,6 +67,10 @@ class Text {
   std::string bytes_;
   std::string origins_;  // one Origin for each byte
 };
+
+// Where `what` begins in `bytes`, not before `from`, or npos; in linear time.
+size_t FindBytes(std::string_view bytes, std::string_view what,
+                 size_t from = 0);
 
 // What Python's str.isspace and the \s of its patterns take for white space.
 bool IsSpace(uint32_t code_point);

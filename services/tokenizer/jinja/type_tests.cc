@@ -36,13 +36,24 @@ Test WithOperand(Predicate predicate) {
   };
 }
 
-absl::StatusOr<bool> IsCase(const Value& value, LetterCase letter_case) {
-  const Text text = ToText(value);
+absl::StatusOr<bool> IsCase(Interpreter& interpreter, const Value& value,
+                            LetterCase letter_case) {
+  CARAVAN_ASSIGN_OR_RETURN(const Text text, interpreter.Show(value));
+  CARAVAN_RETURN_IF_ERROR(interpreter.SpendBytes(
+      static_cast<int64_t>(text.size()) * 4 * kCharacterWork));
   const LetterCase other = letter_case == LetterCase::kUpper
                                ? LetterCase::kLower
                                : LetterCase::kUpper;
   return ToCase(text, letter_case).bytes() == text.bytes() &&
          ToCase(text, other).bytes() != text.bytes();
+}
+
+Test CaseTest(LetterCase letter_case) {
+  return [letter_case](Interpreter& interpreter, const Value& value,
+                       const Arguments& arguments) -> absl::StatusOr<bool> {
+    CARAVAN_RETURN_IF_ERROR(Bind("test", arguments, {}).status());
+    return IsCase(interpreter, value, letter_case);
+  };
 }
 
 absl::StatusOr<bool> IsMultiple(Interpreter& interpreter, const Value& value,
@@ -68,9 +79,10 @@ Test Parity(int64_t parity) {
 }
 
 Test Ordered(bool swap, bool negate) {
-  return WithOperand([swap, negate](Interpreter&, const Value& a,
+  return WithOperand([swap, negate](Interpreter& interpreter, const Value& a,
                                     const Value& b) -> absl::StatusOr<bool> {
-    CARAVAN_ASSIGN_OR_RETURN(const bool less, swap ? Less(b, a) : Less(a, b));
+    CARAVAN_ASSIGN_OR_RETURN(const bool less, swap ? interpreter.Before(b, a)
+                                                   : interpreter.Before(a, b));
     return less != negate;
   });
 }
@@ -94,10 +106,8 @@ void AddKinds(std::map<std::string, Test, std::less<>>* tests) {
   });
   t["iterable"] = Plain(IsIterable);
   t["callable"] = Plain([](const Value& v) { return v.is_callable(); });
-  t["lower"] =
-      Plain([](const Value& v) { return IsCase(v, LetterCase::kLower); });
-  t["upper"] =
-      Plain([](const Value& v) { return IsCase(v, LetterCase::kUpper); });
+  t["lower"] = CaseTest(LetterCase::kLower);
+  t["upper"] = CaseTest(LetterCase::kUpper);
   t["escaped"] = Plain([](const Value&) { return false; });
   t["odd"] = Parity(1);
   t["even"] = Parity(0);
@@ -105,13 +115,15 @@ void AddKinds(std::map<std::string, Test, std::less<>>* tests) {
 
 void AddComparisons(std::map<std::string, Test, std::less<>>* tests) {
   auto& t = *tests;
-  const Test equal = WithOperand(
-      [](Interpreter&, const Value& a, const Value& b) -> absl::StatusOr<bool> {
-        return Equal(a, b);
+  const Test equal =
+      WithOperand([](Interpreter& interpreter, const Value& a, const Value& b) {
+        return interpreter.Same(a, b);
       });
-  const Test not_equal = WithOperand(
-      [](Interpreter&, const Value& a, const Value& b) -> absl::StatusOr<bool> {
-        return !Equal(a, b);
+  const Test not_equal =
+      WithOperand([](Interpreter& interpreter, const Value& a,
+                     const Value& b) -> absl::StatusOr<bool> {
+        CARAVAN_ASSIGN_OR_RETURN(const bool same, interpreter.Same(a, b));
+        return !same;
       });
   for (const char* const name : {"eq", "==", "equalto"}) t[name] = equal;
   for (const char* const name : {"ne", "!="}) t[name] = not_equal;
@@ -123,10 +135,11 @@ void AddComparisons(std::map<std::string, Test, std::less<>>* tests) {
   }
   for (const char* const name : {"le", "<="}) t[name] = Ordered(true, true);
   for (const char* const name : {"ge", ">="}) t[name] = Ordered(false, true);
-  t["sameas"] = WithOperand(
-      [](Interpreter&, const Value& a, const Value& b) -> absl::StatusOr<bool> {
-        return a.TypeName() == b.TypeName() && Equal(a, b);
-      });
+  t["sameas"] = WithOperand([](Interpreter& interpreter, const Value& a,
+                               const Value& b) -> absl::StatusOr<bool> {
+    if (a.TypeName() != b.TypeName()) return false;
+    return interpreter.Same(a, b);
+  });
   t["in"] =
       WithOperand([](Interpreter& interpreter, const Value& a, const Value& b) {
         return interpreter.Contains(b, a);

@@ -111,6 +111,12 @@ void AppendJsonString(std::string_view bytes, bool ensure_ascii,
   *out += '"';
 }
 
+// Of the value itself, whatever it holds.
+constexpr int64_t kNodeWeight = 16;
+constexpr int64_t kMaxWeight = int64_t{1} << 45;
+
+int64_t Sum(int64_t a, int64_t b) { return std::min(a + b, kMaxWeight); }
+
 // Writes one value and what is in it.
 class JsonWriter {
  public:
@@ -118,6 +124,10 @@ class JsonWriter {
 
   absl::Status Write(const Value& value, int depth) {
     if (depth > kMaxDepth) return TypeError("value is nested too deep");
+    if (static_cast<int64_t>(out_.size()) > style_.max_bytes) {
+      return TypeError(
+          StrCat("JSON is longer than ", style_.max_bytes, " bytes"));
+    }
     if (value.is_string()) {
       AppendJsonString(value.text().bytes(), style_.ensure_ascii, &out_);
     } else if (value.is_bool()) {
@@ -263,13 +273,18 @@ absl::StatusOr<bool> LessLists(const List& a, const List& b) {
 
 void Value::SetSequence(List items, bool is_tuple) {
   int depth = 0;
-  for (const Value& item : items) depth = std::max(depth, item.depth());
+  int64_t weight = kNodeWeight;
+  for (const Value& item : items) {
+    depth = std::max(depth, item.depth());
+    weight = Sum(weight, item.weight());
+  }
   data_ = Sequence{std::make_shared<const List>(std::move(items)), is_tuple,
-                   depth + 1};
+                   depth + 1, weight};
 }
 
 void Dict::Set(Value key, Value value) {
   depth_ = std::max({depth_, key.depth() + 1, value.depth() + 1});
+  weight_ = Sum(weight_, Sum(key.weight(), value.weight()));
   if (key.is_string()) {
     const auto [it, inserted] =
         text_keys_.try_emplace(key.text().bytes(), entries_.size());
@@ -309,6 +324,12 @@ int Value::depth() const {
   return is_dict() ? dict().depth() : 0;
 }
 
+int64_t Value::weight() const {
+  if (is_string()) return kNodeWeight + static_cast<int64_t>(text().size());
+  if (is_sequence()) return std::get<Sequence>(data_).weight;
+  return is_dict() ? Sum(dict().weight(), kNodeWeight) : kNodeWeight;
+}
+
 bool Value::Truthy() const {
   if (is_undefined() || is_none()) return false;
   if (is_float()) return as_float() != 0;
@@ -332,6 +353,11 @@ std::string_view Value::TypeName() const {
   if (is_namespace()) return "Namespace";
   if (is_loop()) return "LoopContext";
   return "function";
+}
+
+int64_t ComparisonWeight(const Value& a, const Value& b) {
+  // Strings of different sizes are unequal at a glance, but have an order.
+  return std::min(a.weight(), b.weight());
 }
 
 bool Equal(const Value& a, const Value& b) {

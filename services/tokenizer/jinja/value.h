@@ -125,6 +125,10 @@ class Value {
   // How deep lists and dicts nest; 0 for everything else.
   int depth() const;
 
+  // Bytes that going through the value and all that is in it touches, about;
+  // what a value holds twice counts twice. Known without going through it.
+  int64_t weight() const;
+
   bool Truthy() const;
   // "str", "int", "list", ... as Python names them.
   std::string_view TypeName() const;
@@ -134,6 +138,7 @@ class Value {
     std::shared_ptr<const List> items;
     bool is_tuple;
     int depth;
+    int64_t weight;
   };
 
   void SetSequence(List items, bool is_tuple);
@@ -174,9 +179,11 @@ class Dict {
   }
   size_t size() const { return entries_.size(); }
   int depth() const { return depth_; }
+  int64_t weight() const { return weight_; }
 
  private:
   int depth_ = 1;
+  int64_t weight_ = 0;  // of replaced values too
   std::vector<std::pair<Value, Value>> entries_;
   absl::flat_hash_map<std::string, size_t> text_keys_;
 };
@@ -203,6 +210,9 @@ bool Equal(const Value& a, const Value& b);
 // Python's <; an error where the kinds have no order.
 absl::StatusOr<bool> Less(const Value& a, const Value& b);
 
+// An upper bound of the bytes that Equal and Less look at.
+int64_t ComparisonWeight(const Value& a, const Value& b);
+
 // Python's str() and repr(), bounded: nothing nests deeper than the values
 // that JSON can give. Strings keep their origins in ToText.
 Text ToText(const Value& value);
@@ -211,13 +221,15 @@ std::string Repr(const Value& value);
 // Python's repr of a float.
 std::string FloatText(double value);
 
-// json.dumps without ASCII or HTML escaping. Error: a value that is no JSON.
+// json.dumps without ASCII or HTML escaping. Errors: a value that is no JSON,
+// more than max_bytes.
 struct JsonStyle {
   std::optional<int> indent;
   std::string item_separator = ", ";
   std::string key_separator = ": ";
   bool sort_keys = false;
   bool ensure_ascii = false;
+  int64_t max_bytes = INT64_MAX;
 };
 absl::StatusOr<std::string> ToJson(const Value& value, const JsonStyle& style);
 
