@@ -87,11 +87,13 @@ inline const MetricFamily kTokenizerRequests = {
 inline const MetricFamily kTokenizerRequestSeconds = {
     "caravan_tokenizer_request_seconds", "Time to answer one call.",
     kCallSeconds};
+// Labels: method (prepare, encode).
 inline const MetricFamily kTokenizerEncodedTokens = {
     "caravan_tokenizer_encoded_tokens_total",
     "Tokens that texts and conversations became."};
 inline const MetricFamily kTokenizerDecodedTokens = {
     "caravan_tokenizer_decoded_tokens_total", "Tokens that became text."};
+// Labels: method (prepare, encode).
 inline const MetricFamily kTokenizerTextBytes = {
     "caravan_tokenizer_text_bytes_total",
     "Bytes of texts and rendered conversations that were encoded."};

@@ -38,6 +38,9 @@ absl::StatusOr<ModelSet> LoadModels(const TokenizerOptions& options) {
   for (const std::string& flag : options.models) {
     sources.push_back(ParseModelSource(flag));
   }
+  for (const std::string& flag : options.chat_templates) {
+    CARAVAN_RETURN_IF_ERROR(ApplyTemplateFlag(flag, &sources));
+  }
   return ModelSet::Load(sources);
 }
 

@@ -7,6 +7,7 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "services/tokenizer/builtin_templates.h"
 
 namespace caravan::tokenizer {
 namespace {
@@ -22,6 +23,10 @@ void AddFlags(CLI::App& app, TokenizerOptions& options) {
   app.option_defaults()->always_capture_default();
   app.add_option("--model", options.models,
                  "model directory, or NAME=DIRECTORY; may be repeated");
+  app.add_option("--chat-template", options.chat_templates,
+                 StrCat("[MODEL=]NAME or file instead of the model's own; "
+                        "built in: ",
+                        BuiltinTemplateNames()));
   app.add_option("--listen", options.listen, "address to bind");
   app.add_option("--port", options.port, "gRPC port; 0: any free one");
   app.add_option("--metrics-port", options.metrics_port,

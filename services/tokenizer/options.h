@@ -14,6 +14,9 @@ namespace caravan::tokenizer {
 struct TokenizerOptions {
   // --model: directories, or NAME=DIRECTORY; at least one.
   std::vector<std::string> models;
+  // --chat-template: a built-in's name or a file, for all models, or
+  // MODEL=NAME_OR_FILE. Replaces the model's own.
+  std::vector<std::string> chat_templates;
   std::string listen = "127.0.0.1";  // --listen: address of both ports
   int port = 8091;                   // --port: gRPC; 0: any free port
   int metrics_port = 9482;           // --metrics-port; 0: any free port

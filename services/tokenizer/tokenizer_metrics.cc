@@ -28,17 +28,21 @@ std::string NameOf(Call call) {
 
 TokenizerMetrics::TokenizerMetrics(MetricsRegistry* registry, int model_count)
     : registry_(registry),
-      encoded_tokens_(
-          registry->MakeCounter(metrics::kTokenizerEncodedTokens, {})),
       decoded_tokens_(
-          registry->MakeCounter(metrics::kTokenizerDecodedTokens, {})),
-      text_bytes_(registry->MakeCounter(metrics::kTokenizerTextBytes, {})) {
+          registry->MakeCounter(metrics::kTokenizerDecodedTokens, {})) {
   for (int i = 0; i < kCallCount; ++i) {
     const std::string method = NameOf(static_cast<Call>(i));
     ok_[i] = registry->MakeCounter(metrics::kTokenizerRequests,
                                    {{"method", method}, {"outcome", "ok"}});
     seconds_[i] = registry->MakeHistogram(metrics::kTokenizerRequestSeconds,
                                           {{"method", method}});
+  }
+  for (const Call call : {Call::kPrepare, Call::kEncode}) {
+    const auto i = static_cast<size_t>(call);
+    encoded_tokens_[i] = registry->MakeCounter(metrics::kTokenizerEncodedTokens,
+                                               {{"method", NameOf(call)}});
+    text_bytes_[i] = registry->MakeCounter(metrics::kTokenizerTextBytes,
+                                           {{"method", NameOf(call)}});
   }
   registry->MakeGauge(metrics::kTokenizerModels, {})->Set(model_count);
 }
@@ -58,9 +62,10 @@ void TokenizerMetrics::RecordCall(Call call, const absl::Status& status,
       ->Increment();
 }
 
-void TokenizerMetrics::RecordEncoded(int64_t bytes, int64_t tokens) {
-  text_bytes_->Increment(static_cast<double>(bytes));
-  encoded_tokens_->Increment(static_cast<double>(tokens));
+void TokenizerMetrics::RecordEncoded(Call call, int64_t bytes, int64_t tokens) {
+  const auto index = static_cast<size_t>(call);
+  text_bytes_[index]->Increment(static_cast<double>(bytes));
+  encoded_tokens_[index]->Increment(static_cast<double>(tokens));
 }
 
 void TokenizerMetrics::RecordDecoded(int64_t tokens) {

@@ -23,7 +23,8 @@ class TokenizerMetrics {
 
   // One answered call.
   void RecordCall(Call call, const absl::Status& status, absl::Duration time);
-  void RecordEncoded(int64_t bytes, int64_t tokens);
+  // `call` is kPrepare or kEncode.
+  void RecordEncoded(Call call, int64_t bytes, int64_t tokens);
   void RecordDecoded(int64_t tokens);
 
  private:
@@ -32,9 +33,10 @@ class TokenizerMetrics {
   MetricsRegistry* const registry_;
   std::array<Counter*, kCallCount> ok_;
   std::array<Histogram*, kCallCount> seconds_;
-  Counter* const encoded_tokens_;
+  // By method; null for those that encode nothing.
+  std::array<Counter*, kCallCount> encoded_tokens_ = {};
+  std::array<Counter*, kCallCount> text_bytes_ = {};
   Counter* const decoded_tokens_;
-  Counter* const text_bytes_;
 };
 
 }  // namespace caravan::tokenizer

@@ -8,7 +8,7 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "common/text/incremental_decoder.h"
-#include "services/tokenizer/wire.h"
+#include "services/tokenizer/prepare.h"
 
 namespace caravan::tokenizer {
 namespace {
@@ -16,20 +16,6 @@ namespace {
 absl::Status CheckNotCancelled(const grpc::CallbackServerContext& context) {
   if (!context.IsCancelled()) return absl::OkStatus();
   return MakeError(Reason::kCancelled, "the caller has gone");
-}
-
-// Errors of a text name the field it came in.
-absl::Status InField(const absl::Status& status, const std::string& field) {
-  return status.ok() ? status : Annotate(status, field);
-}
-
-// No context is so long; merging needs some 40 bytes for each of these.
-constexpr size_t kMaxTextBytes = 16u << 20;
-
-absl::Status CheckSize(const std::string& text, const std::string& field) {
-  if (text.size() <= kMaxTextBytes) return absl::OkStatus();
-  return FieldError(field, StrCat("at most ", kMaxTextBytes, " bytes"),
-                    StrCat(text.size()));
 }
 
 template <typename Ids>
@@ -79,66 +65,20 @@ absl::Status TokenizerService::HandlePrepare(
   if (request.inputs().empty()) {
     return FieldError("inputs", "at least one", "none");
   }
-  bool used_template = false;
+  const RenderTime time = {clock_->Now(), zone_};
   for (int i = 0; i < request.inputs_size(); ++i) {
     CARAVAN_RETURN_IF_ERROR(CheckNotCancelled(*context));
-    const v1::PrepareInput& input = request.inputs(i);
-    used_template |= input.has_conversation();
-    CARAVAN_RETURN_IF_ERROR(PrepareInput(
-        *model, input, StrCat("inputs[", i, "]"), response->add_prompts()));
+    CARAVAN_ASSIGN_OR_RETURN(PreparedInput prepared,
+                             PrepareInput(*model, request.inputs(i),
+                                          StrCat("inputs[", i, "]"), time));
+    metrics_.RecordEncoded(Call::kPrepare, prepared.text_bytes,
+                           prepared.prompt.token_ids_size());
+    *response->add_prompts() = std::move(prepared.prompt);
+    if (response->template_id().empty()) {
+      response->set_template_id(prepared.template_id);
+    }
   }
   response->set_tokenizer_id(std::string(model->tokenizer->tokenizer_id()));
-  if (used_template) {
-    response->set_template_id(model->chat_template->template_id());
-  }
-  return absl::OkStatus();
-}
-
-absl::Status TokenizerService::PrepareInput(const LoadedModel& model,
-                                            const v1::PrepareInput& input,
-                                            const std::string& field,
-                                            v1::PreparedPrompt* prompt) {
-  switch (input.kind_case()) {
-    case v1::PrepareInput::kText:
-      break;
-    case v1::PrepareInput::kConversation:
-      return PrepareConversation(model, input.conversation(),
-                                 field + ".conversation", prompt);
-    case v1::PrepareInput::kInfill:
-      return UnsupportedError(field + ".infill",
-                              "send the whole prompt as text");
-    case v1::PrepareInput::KIND_NOT_SET:
-      return FieldError(field, "a text or a conversation", "nothing");
-  }
-  CARAVAN_RETURN_IF_ERROR(CheckSize(input.text(), field + ".text"));
-  text::EncodeOptions options;
-  if (input.has_add_special_tokens()) {
-    options.add_special_tokens = input.add_special_tokens();
-  }
-  options.allow_special_tokens = input.allow_special_tokens();
-  const auto ids = model.tokenizer->Encode(input.text(), options);
-  if (!ids.ok()) return InField(ids.status(), field);
-  metrics_.RecordEncoded(static_cast<int64_t>(input.text().size()),
-                         static_cast<int64_t>(ids->size()));
-  Store(*ids, prompt->mutable_token_ids());
-  return absl::OkStatus();
-}
-
-absl::Status TokenizerService::PrepareConversation(
-    const LoadedModel& model, const v1::Conversation& conversation,
-    const std::string& field, v1::PreparedPrompt* prompt) {
-  if (!model.chat_template) return model.template_status;
-  CARAVAN_ASSIGN_OR_RETURN(const Conversation parsed,
-                           FromProto(conversation, field));
-  CARAVAN_ASSIGN_OR_RETURN(
-      const jinja::Text rendered,
-      model.chat_template->Render(parsed, clock_->Now(), zone_));
-  CARAVAN_ASSIGN_OR_RETURN(const std::vector<text::TokenId> ids,
-                           EncodeRendered(*model.tokenizer, rendered));
-  metrics_.RecordEncoded(static_cast<int64_t>(rendered.size()),
-                         static_cast<int64_t>(ids.size()));
-  Store(ids, prompt->mutable_token_ids());
-  prompt->set_rendered(rendered.bytes());
   return absl::OkStatus();
 }
 
@@ -165,10 +105,10 @@ absl::Status TokenizerService::HandleEncode(
     CARAVAN_RETURN_IF_ERROR(CheckNotCancelled(*context));
     const std::string& text = request.texts(i);
     const std::string field = StrCat("texts[", i, "]");
-    CARAVAN_RETURN_IF_ERROR(CheckSize(text, field));
+    CARAVAN_RETURN_IF_ERROR(CheckTextSize(text.size(), field));
     const auto ids = model->tokenizer->Encode(text, options);
-    if (!ids.ok()) return InField(ids.status(), field);
-    metrics_.RecordEncoded(static_cast<int64_t>(text.size()),
+    if (!ids.ok()) return Annotate(ids.status(), field);
+    metrics_.RecordEncoded(Call::kEncode, static_cast<int64_t>(text.size()),
                            static_cast<int64_t>(ids->size()));
     Store(*ids, response->add_results()->mutable_token_ids());
   }
@@ -224,15 +164,18 @@ absl::Status TokenizerService::HandleGetVocabulary(
   CARAVAN_ASSIGN_OR_RETURN(const LoadedModel* const model,
                            models_->Find(request.model()));
   const text::Vocabulary& vocabulary = model->tokenizer->vocabulary();
+  response->set_tokenizer_id(std::string(model->tokenizer->tokenizer_id()));
+  response->set_content_hash(model->content_hash);
+  response->mutable_decoder()->set_strip_leading_space(
+      vocabulary.strip_leading_space);
+  response->set_unchanged(request.known_content_hash() == model->content_hash);
+  if (response->unchanged()) return absl::OkStatus();
   response->mutable_tokens()->Reserve(vocabulary.size());
   for (const text::TokenEntry& entry : vocabulary.tokens) {
     v1::VocabularyToken* const token = response->add_tokens();
     token->set_bytes(entry.bytes);
     token->set_kind(static_cast<v1::TokenKind>(entry.kind));
   }
-  response->mutable_decoder()->set_strip_leading_space(
-      vocabulary.strip_leading_space);
-  response->set_tokenizer_id(std::string(model->tokenizer->tokenizer_id()));
   return absl::OkStatus();
 }
 
@@ -252,6 +195,8 @@ grpc::ServerUnaryReactor* TokenizerService::ListTokenizerModels(
       listed->set_vocabulary_size(vocabulary.size());
       if (vocabulary.bos_id) listed->set_bos_token_id(*vocabulary.bos_id);
       Store(vocabulary.eos_ids, listed->mutable_eos_token_ids());
+      listed->set_content_hash(model.content_hash);
+      listed->set_infill(vocabulary.infill.has_value());
     }
     return absl::OkStatus();
   });

@@ -51,14 +51,6 @@ class TokenizerService final : public v1::TokenizerService::CallbackService {
   absl::Status HandlePrepare(grpc::CallbackServerContext* context,
                              const v1::PrepareRequest& request,
                              v1::PrepareResponse* response);
-  absl::Status PrepareInput(const LoadedModel& model,
-                            const v1::PrepareInput& input,
-                            const std::string& field,
-                            v1::PreparedPrompt* prompt);
-  absl::Status PrepareConversation(const LoadedModel& model,
-                                   const v1::Conversation& conversation,
-                                   const std::string& field,
-                                   v1::PreparedPrompt* prompt);
   absl::Status HandleEncode(grpc::CallbackServerContext* context,
                             const v1::EncodeRequest& request,
                             v1::EncodeResponse* response);

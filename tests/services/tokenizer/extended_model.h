@@ -20,6 +20,17 @@ inline std::string PieceEntry(const std::string& piece, char type) {
   return "\x0A" + std::string(1, static_cast<char>(entry.size())) + entry;
 }
 
+// The sixteen pieces after Llama-2's 32,000, in Code Llama's order.
+inline std::vector<std::string> CodeLlamaPieces() {
+  std::vector<std::string> pieces;
+  for (const std::string name : {"<SU", "<SUF", "<PRE", "<M", "<MID", "<E",
+                                 "<EOT", "<PRE>", "<SUF>", "<MID>", "<EOT>"}) {
+    pieces.push_back("\xE2\x96\x81" + name);
+  }
+  for (int i = 0; i < 5; ++i) pieces.push_back(pieces.back() + "<EOT>");
+  return pieces;
+}
+
 // A directory with that tokenizer.model; `pieces` get the ids from 32000.
 // Names in angle brackets become control pieces; others are ordinary ones.
 // Null where the reference data is absent.

@@ -19,17 +19,6 @@ using testing::HasReason;
 using ::testing::HasSubstr;
 using text::TokenId;
 
-// The sixteen pieces after Llama-2's 32,000, in Code Llama's order.
-std::vector<std::string> CodeLlamaPieces() {
-  std::vector<std::string> pieces;
-  for (const std::string name : {"<SU", "<SUF", "<PRE", "<M", "<MID", "<E",
-                                 "<EOT", "<PRE>", "<SUF>", "<MID>", "<EOT>"}) {
-    pieces.push_back("\xE2\x96\x81" + name);
-  }
-  for (int i = 0; i < 5; ++i) pieces.push_back(pieces.back() + "<EOT>");
-  return pieces;
-}
-
 class InfillTest : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -209,6 +209,29 @@ TEST_F(TokenizerServiceTest, GivesTheVocabularyAndItsModels) {
   EXPECT_EQ(models.models(0).tokenizer_id(), vocabulary.tokenizer_id());
 }
 
+TEST_F(TokenizerServiceTest, AKnownVocabularyIsNotSentAgain) {
+  v1::GetVocabularyRequest request;
+  request.set_model("demo");
+  v1::GetVocabularyResponse first;
+  ASSERT_OK(
+      Invoke(&v1::TokenizerService::Stub::GetVocabulary, request, &first));
+  EXPECT_EQ(first.content_hash().size(), 32u);
+  EXPECT_FALSE(first.unchanged());
+
+  request.set_known_content_hash(first.content_hash());
+  v1::GetVocabularyResponse again;
+  ASSERT_OK(
+      Invoke(&v1::TokenizerService::Stub::GetVocabulary, request, &again));
+  EXPECT_TRUE(again.unchanged());
+  EXPECT_EQ(again.tokens_size(), 0);
+  EXPECT_EQ(again.tokenizer_id(), first.tokenizer_id());
+
+  request.set_known_content_hash("another");
+  ASSERT_OK(
+      Invoke(&v1::TokenizerService::Stub::GetVocabulary, request, &again));
+  EXPECT_EQ(again.tokens_size(), 4096);
+}
+
 TEST_F(TokenizerServiceTest, CountsWhatItDid) {
   v1::PrepareResponse response;
   ASSERT_OK(Prepare(ChatRequest("Hi"), &response));
@@ -221,6 +244,10 @@ TEST_F(TokenizerServiceTest, CountsWhatItDid) {
       AllOf(HasSubstr("caravan_tokenizer_requests_total{method=\"prepare\","
                       "outcome=\"ok\"} 1"),
             HasSubstr("outcome=\"MODEL_NOT_FOUND\"} 1"),
+            HasSubstr("caravan_tokenizer_encoded_tokens_total{method="
+                      "\"prepare\"}"),
+            HasSubstr("caravan_tokenizer_text_bytes_total{method=\"encode\"} "
+                      "0"),
             HasSubstr("caravan_tokenizer_models 2")));
 }
 
