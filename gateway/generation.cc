@@ -5,6 +5,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "common/build_info.h"
 #include "common/log.h"
 #include "common/receipt/receipt.h"
@@ -229,6 +230,12 @@ asio::awaitable<absl::Status> Generation::Prepare() {
       co_await context_.tokenizer->Prepare(prepare, patience);
   CARAVAN_CO_RETURN_IF_ERROR(inbox_->cancelled());
   if (!response.ok()) co_return response.status();
+  if (response->tokenizer_id() != models_.front()->identity().tokenizer_id()) {
+    co_return MakeError(
+        Reason::kIdentityMismatch,
+        StrCat("the tokenizer service encodes for model ", facts_.name,
+               " with another vocabulary than its workers"));
+  }
   if (response->prompts_size() != static_cast<int>(encoded.size())) {
     co_return MakeError(
         Reason::kInternal,
@@ -236,14 +243,67 @@ asio::awaitable<absl::Status> Generation::Prepare() {
                encoded.size(), " prompts"));
   }
   for (size_t i = 0; i < encoded.size(); ++i) {
-    const auto& ids = response->prompts(static_cast<int>(i)).token_ids();
+    const v1::PreparedPrompt& prompt = response->prompts(static_cast<int>(i));
+    const auto& ids = prompt.token_ids();
     prompts_[encoded[i]].assign(ids.begin(), ids.end());
+    AdoptAnswerEnd(prompt);
   }
   co_return absl::OkStatus();
 }
 
+void Generation::AdoptAnswerEnd(const v1::PreparedPrompt& prompt) {
+  if (request_.stop.ignore_eos) return;
+  const std::vector<TokenId>& model_ends = facts_.end_ids;
+  for (const TokenId id : prompt.end_token_ids()) {
+    const auto knows = [id](const std::vector<TokenId>& ids) {
+      return std::find(ids.begin(), ids.end(), id) != ids.end();
+    };
+    if (!knows(model_ends) && !knows(format_end_ids_)) {
+      format_end_ids_.push_back(id);
+    }
+  }
+  for (const std::string& text : prompt.stop_texts()) {
+    std::vector<std::string>& texts = format_stop_texts_;
+    if (std::find(texts.begin(), texts.end(), text) == texts.end()) {
+      texts.push_back(text);
+    }
+  }
+}
+
+absl::StatusOr<sampling::StopCriteria> Generation::StopOf(
+    int32_t prompt_tokens) const {
+  CARAVAN_ASSIGN_OR_RETURN(sampling::StopCriteria stop,
+                           ResolveStop(request_, facts_, prompt_tokens));
+  stop.stop.insert(stop.stop.end(), format_stop_texts_.begin(),
+                   format_stop_texts_.end());
+  stop.stop_token_ids.insert(stop.stop_token_ids.end(), format_end_ids_.begin(),
+                             format_end_ids_.end());
+  return stop;
+}
+
+void Generation::MakeToolFilters() {
+  std::string id;
+  for (const char c : request_.request_id) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c))) id += c;
+  }
+  id.resize(std::min<size_t>(id.size(), 24));
+  for (const PromptInput& prompt : request_.prompts) {
+    const auto* const chat = std::get_if<Conversation>(&prompt);
+    if (chat == nullptr || chat->tools.empty()) return;
+    for (int32_t i = 0; i < request_.n; ++i) {
+      tool_filters_.emplace_back(
+          chat->tools, StrCat("call_", id, "_", tool_filters_.size(), "_"));
+    }
+  }
+}
+
 absl::Status Generation::MakeGroups() {
-  choice_options_.stop = StopTexts(request_.stop.stop);
+  std::vector<std::string> stop_texts = request_.stop.stop;
+  stop_texts.insert(stop_texts.end(), format_stop_texts_.begin(),
+                    format_stop_texts_.end());
+  choice_options_.stop = StopTexts(std::move(stop_texts));
+  choice_options_.end_ids.insert(format_end_ids_.begin(),
+                                 format_end_ids_.end());
   choice_options_.min_tokens = request_.stop.min_tokens.value_or(0);
   choice_options_.include_stop = request_.stop.include_stop_str_in_output;
   choice_options_.end_ids.insert(request_.stop.stop_token_ids.begin(),
@@ -258,9 +318,8 @@ absl::Status Generation::MakeGroups() {
     init.index = static_cast<int32_t>(i);
     init.ids = std::move(prompts_[i]);
     CARAVAN_RETURN_IF_ERROR(CheckPromptIds(PromptField(i), init.ids, facts_));
-    CARAVAN_ASSIGN_OR_RETURN(
-        init.stop,
-        ResolveStop(request_, facts_, static_cast<int32_t>(init.ids.size())));
+    CARAVAN_ASSIGN_OR_RETURN(init.stop,
+                             StopOf(static_cast<int32_t>(init.ids.size())));
     init.n = request_.n;
     init.wants_scores = sampling_.prompt_logprob_count.has_value();
     init.wants_text = request_.echo;
@@ -271,6 +330,7 @@ absl::Status Generation::MakeGroups() {
     CARAVAN_RETURN_IF_ERROR(
         groups_.front().Resume(resumed.index, resumed.output));
   }
+  MakeToolFilters();
   return absl::OkStatus();
 }
 
@@ -304,6 +364,20 @@ absl::Status Generation::ApplyAll(InboxContents contents) {
   return absl::OkStatus();
 }
 
+// Without tools there is nothing to look for.
+void Generation::FilterToolCalls(StreamEvents& events) {
+  if (tool_filters_.empty()) return;
+  std::vector<ChoiceDelta> passed;
+  for (ChoiceDelta& delta : events.deltas) {
+    ToolCallFilter& filter =
+        tool_filters_[delta.prompt * request_.n + delta.choice];
+    if (auto out = filter.Apply(std::move(delta))) {
+      passed.push_back(*std::move(out));
+    }
+  }
+  events.deltas = std::move(passed);
+}
+
 StreamEvents Generation::TakeEvents() {
   StreamEvents events;
   bool complete = true;
@@ -311,6 +385,7 @@ StreamEvents Generation::TakeEvents() {
     group.TakeEvents(events);
     complete = complete && group.complete() && group.ready();
   }
+  FilterToolCalls(events);
   if (!started_sent_ && !events.prompts.empty()) {
     started_sent_ = true;
     ticket_.Release();  // its first answer is there: it is no longer starting

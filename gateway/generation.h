@@ -25,6 +25,7 @@
 #include "gateway/resolve.h"
 #include "gateway/stream/inbox.h"
 #include "gateway/stream/token_stream.h"
+#include "gateway/stream/tool_calls.h"
 
 namespace caravan::gateway {
 
@@ -70,13 +71,17 @@ class Generation final : public TokenStream {
   boost::asio::awaitable<absl::Status> Admit();
   boost::asio::awaitable<absl::Status> FetchVocabulary();
   boost::asio::awaitable<absl::Status> Prepare();
+  void AdoptAnswerEnd(const v1::PreparedPrompt& prompt);
+  absl::StatusOr<sampling::StopCriteria> StopOf(int32_t prompt_tokens) const;
   absl::Status MakeGroups();
+  void MakeToolFilters();
   boost::asio::awaitable<absl::Status> SubmitAll();
 
   // The stream.
   boost::asio::awaitable<absl::StatusOr<StreamEvents>> Advance();
   absl::Status ApplyAll(InboxContents contents);
   StreamEvents TakeEvents();
+  void FilterToolCalls(StreamEvents& events);
   Finished MakeFinished() const;
   std::string MakeReceipt() const;
 
@@ -119,8 +124,12 @@ class Generation final : public TokenStream {
   // After FetchVocabulary, Prepare and MakeGroups.
   std::shared_ptr<const text::Vocabulary> vocabulary_;
   std::vector<std::vector<TokenId>> prompts_;
+  // What ends an answer in the prompt's format, beside what the request says.
+  std::vector<TokenId> format_end_ids_;
+  std::vector<std::string> format_stop_texts_;
   ChoiceOptions choice_options_;
   std::vector<PromptGroup> groups_;
+  std::vector<ToolCallFilter> tool_filters_;  // by choice; empty without tools
   // After the first placement: who computes. The first is what the receipt
   // says; the second is what continues.
   std::optional<v1::ModelIdentity> first_identity_;

@@ -38,14 +38,30 @@ struct Message {
   bool operator==(const Message&) const = default;
 };
 
+// A function that the model may call.
+struct Tool {
+  std::string name;
+  std::string definition_json;  // OpenAI's object, its keys in the given order
+  bool operator==(const Tool&) const = default;
+};
+
 struct Conversation {
   std::vector<Message> messages;  // at least one
+  std::vector<Tool> tools;        // those that the template lists
   bool add_generation_prompt = true;
 };
 
-// Text to encode, ids to use as they are, or messages for the template.
+// Two texts between which the model fills in.
+struct Infill {
+  std::string prefix;
+  std::string suffix;
+  bool suffix_first = false;  // in the prompt
+};
+
+// Text to encode, ids to use as they are, messages for the template, or a gap
+// to fill.
 using PromptInput =
-    std::variant<std::string, std::vector<TokenId>, Conversation>;
+    std::variant<std::string, std::vector<TokenId>, Conversation, Infill>;
 
 // What the client gave; the rest comes from the model, else from the defaults
 // of common/sampling. Ranges are explained and checked there.
@@ -109,6 +125,9 @@ struct GenerationRequest {
 
 // Prompts of one request.
 inline constexpr int kMaxPrompts = 256;
+// Tools of one conversation, and bytes of all their definitions.
+inline constexpr int kMaxTools = 128;
+inline constexpr int kMaxToolBytes = 1 << 20;
 
 }  // namespace caravan::gateway
 

@@ -36,6 +36,9 @@ int64_t TextBytes(const PromptInput& prompt) {
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     return static_cast<int64_t>(text->size());
   }
+  if (const auto* infill = std::get_if<Infill>(&prompt)) {
+    return static_cast<int64_t>(infill->prefix.size() + infill->suffix.size());
+  }
   int64_t bytes = 0;
   if (const auto* chat = std::get_if<Conversation>(&prompt)) {
     for (const Message& message : chat->messages) {

@@ -55,7 +55,16 @@ v1::PrepareInput ToPrepareInput(const PromptInput& prompt,
     for (const Message& message : chat->messages) {
       *out.add_messages() = ToProto(message);
     }
+    for (const Tool& tool : chat->tools) {
+      out.add_tools()->set_definition_json(tool.definition_json);
+    }
     out.set_add_generation_prompt(chat->add_generation_prompt);
+  } else if (const auto* infill = std::get_if<Infill>(&prompt)) {
+    v1::Infill& out = *input.mutable_infill();
+    out.set_prefix(infill->prefix);
+    out.set_suffix(infill->suffix);
+    out.set_order(infill->suffix_first ? v1::INFILL_ORDER_SUFFIX_PREFIX_MIDDLE
+                                       : v1::INFILL_ORDER_PREFIX_SUFFIX_MIDDLE);
   }
   return input;
 }

@@ -49,7 +49,7 @@ class TokenizerClient {
   const std::unique_ptr<Stubs> stubs_;
 };
 
-// What Prepare takes for a text or a conversation.
+// What Prepare takes for a text, a conversation or a gap to fill.
 v1::PrepareInput ToPrepareInput(const PromptInput& prompt,
                                 bool add_special_tokens = true);
 

@@ -6,6 +6,7 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "gateway/openai/tools_translate.h"
 
 namespace caravan::gateway {
 namespace {
@@ -16,15 +17,12 @@ constexpr int32_t kDefaultMaxTokens = 16;
 absl::Status RefuseUnsupported(const v1::GenerateRequest& proto) {
   const std::pair<std::string_view, const std::string*> strings[] = {
       {"idempotency_key", &proto.idempotency_key()},
-      {"suffix", &proto.suffix()},
       {"adapter", &proto.adapter()},
       {"response_format_json", &proto.response_format_json()},
-      {"resume_cursor", &proto.resume_cursor()},
-      {"chat.tool_choice_json", &proto.chat().tool_choice_json()}};
+      {"resume_cursor", &proto.resume_cursor()}};
   for (const auto& [field, value] : strings) {
     if (!value->empty()) return UnsupportedError(field);
   }
-  if (proto.chat().tools_size() > 0) return UnsupportedError("chat.tools");
   return absl::OkStatus();
 }
 
@@ -50,6 +48,25 @@ absl::StatusOr<Message> ToMessage(const std::string& field,
   return message;
 }
 
+absl::Status ReadTools(const v1::ChatInput& proto, Conversation& conversation) {
+  for (int i = 0; i < proto.tools_size(); ++i) {
+    const std::string field = StrCat("chat.tools[", i, "]");
+    CARAVAN_ASSIGN_OR_RETURN(
+        Tool tool,
+        openai::ReadToolDefinition(field, proto.tools(i).definition_json()));
+    CARAVAN_RETURN_IF_ERROR(
+        openai::AddTool(field, std::move(tool), conversation));
+  }
+  const std::string& choice = proto.tool_choice_json();
+  if (choice.empty()) return absl::OkStatus();
+  const auto json = openai::Json::parse(choice, /*cb=*/nullptr,
+                                        /*allow_exceptions=*/false);
+  CARAVAN_ASSIGN_OR_RETURN(const bool allowed,
+                           openai::AllowsCalls("chat.tool_choice_json", json));
+  if (!allowed) conversation.tools.clear();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PromptInput> ToConversation(const v1::ChatInput& proto) {
   if (proto.messages_size() == 0) {
     return FieldError("chat.messages", "at least one message", "none");
@@ -64,6 +81,7 @@ absl::StatusOr<PromptInput> ToConversation(const v1::ChatInput& proto) {
   if (proto.has_add_generation_prompt()) {
     conversation.add_generation_prompt = proto.add_generation_prompt();
   }
+  CARAVAN_RETURN_IF_ERROR(ReadTools(proto, conversation));
   return PromptInput(std::move(conversation));
 }
 
@@ -80,10 +98,25 @@ absl::StatusOr<PromptInput> FromParts(const v1::PromptParts& proto) {
   return PromptInput(std::move(ids));
 }
 
+absl::StatusOr<PromptInput> ToTextOrInfill(const v1::GenerateRequest& proto) {
+  if (proto.suffix().empty()) return PromptInput(proto.text());
+  if (proto.output().echo()) {
+    return UnsupportedError("output.echo",
+                            "leave it out where there is a suffix");
+  }
+  if (!v1::InfillOrder_IsValid(proto.infill_order())) {
+    return FieldError("infill_order", "a known order",
+                      StrCat(static_cast<int>(proto.infill_order())));
+  }
+  return PromptInput(
+      Infill{proto.text(), proto.suffix(),
+             proto.infill_order() == v1::INFILL_ORDER_SUFFIX_PREFIX_MIDDLE});
+}
+
 absl::StatusOr<PromptInput> ToPrompt(const v1::GenerateRequest& proto) {
   switch (proto.input_case()) {
     case v1::GenerateRequest::kText:
-      return PromptInput(proto.text());
+      return ToTextOrInfill(proto);
     case v1::GenerateRequest::kTokenIds: {
       const auto& ids = proto.token_ids().token_ids();
       return PromptInput(std::vector<TokenId>(ids.begin(), ids.end()));
@@ -137,8 +170,23 @@ StopOverrides ToOverrides(const v1::StopCriteria& proto) {
 }
 
 v1::FinishReason ToProto(FinishReason reason) {
-  return reason == FinishReason::kLength ? v1::FINISH_REASON_LENGTH
-                                         : v1::FINISH_REASON_STOP;
+  switch (reason) {
+    case FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kToolCalls:
+      return v1::FINISH_REASON_TOOL_CALLS;
+  }
+  return v1::FINISH_REASON_STOP;
+}
+
+v1::ToolCall ToProto(const ToolCall& call) {
+  v1::ToolCall proto;
+  proto.set_id(call.id);
+  proto.set_name(call.name);
+  proto.set_arguments_json(call.arguments_json);
+  return proto;
 }
 
 v1::Usage UsageOf(const Finished& finished) {
@@ -154,6 +202,9 @@ v1::Usage UsageOf(const Finished& finished) {
 absl::StatusOr<GenerationRequest> TranslateGenerate(
     const v1::GenerateRequest& proto) {
   CARAVAN_RETURN_IF_ERROR(RefuseUnsupported(proto));
+  if (!proto.suffix().empty() && !proto.has_text()) {
+    return FieldError("suffix", "given with a prompt that is text", "no text");
+  }
   GenerationRequest request;
   request.request_id = proto.request_id();
   request.model = proto.model();
@@ -230,6 +281,9 @@ v1::GenerateResponse ResponseMaker::MakeDelta(const ChoiceDelta& delta) const {
   if (delta.finish) proto.set_finish_reason(ToProto(*delta.finish));
   if (delta.stop_text) proto.set_stop_text(*delta.stop_text);
   if (delta.stop_token_id) proto.set_stop_token_id(*delta.stop_token_id);
+  for (const ToolCall& call : delta.tool_calls) {
+    *proto.add_tool_calls() = ToProto(call);
+  }
   return response;
 }
 
@@ -276,6 +330,9 @@ v1::CompletedChoice ResponseMaker::MakeChoice(int32_t index,
   proto.set_finish_reason(ToProto(choice.finish));
   if (choice.stop_text) proto.set_stop_text(*choice.stop_text);
   if (choice.stop_token_id) proto.set_stop_token_id(*choice.stop_token_id);
+  for (const ToolCall& call : choice.tool_calls) {
+    *proto.add_tool_calls() = ToProto(call);
+  }
   return proto;
 }
 

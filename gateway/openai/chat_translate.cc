@@ -10,6 +10,7 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "gateway/openai/generation_fields.h"
+#include "gateway/openai/tools_translate.h"
 
 namespace caravan::gateway::openai {
 namespace {
@@ -168,6 +169,7 @@ absl::StatusOr<GenerationRequest> TranslateChat(std::string_view body) {
   GenerationRequest request;
   request.endpoint = Endpoint::kChat;
   CARAVAN_ASSIGN_OR_RETURN(Conversation conversation, ReadMessages(reader));
+  CARAVAN_RETURN_IF_ERROR(ReadTools(body, reader, conversation));
   request.prompts.push_back(std::move(conversation));
   CARAVAN_RETURN_IF_ERROR(ReadSharedFields(reader, request));
   CARAVAN_RETURN_IF_ERROR(ReadMaxCompletionTokens(reader, request.stop));

@@ -11,6 +11,7 @@
 #include "common/strings.h"
 #include "gateway/openai/generation_fields.h"
 #include "gateway/openai/json_reader.h"
+#include "gateway/openai/tools_translate.h"
 
 namespace caravan::gateway::openai {
 namespace {
@@ -75,7 +76,32 @@ absl::Status ReadBestOf(ObjectReader& reader, int32_t n) {
   return UnsupportedError("best_of", StrCat("use n = ", n, " or leave it out"));
 }
 
-bool IsEmptyString(const Json& value) { return value == ""; }
+absl::StatusOr<bool> ReadSuffixFirst(ObjectReader& reader) {
+  std::string order = "psm";
+  CARAVAN_RETURN_IF_ERROR(reader.Read("infill_order", order));
+  if (order == "psm" || order == "spm") return order == "spm";
+  return FieldError("infill_order", "\"psm\" or \"spm\"", Excerpt(Json(order)));
+}
+
+// `suffix` makes every prompt the text before a gap. An empty one is none.
+absl::Status ReadSuffix(ObjectReader& reader, GenerationRequest& request) {
+  std::string suffix;
+  CARAVAN_RETURN_IF_ERROR(reader.Read("suffix", suffix));
+  CARAVAN_ASSIGN_OR_RETURN(const bool suffix_first, ReadSuffixFirst(reader));
+  if (suffix.empty()) return absl::OkStatus();
+  if (request.echo) {
+    return UnsupportedError("echo", "leave it out where there is a suffix");
+  }
+  for (PromptInput& prompt : request.prompts) {
+    auto* const text = std::get_if<std::string>(&prompt);
+    if (text == nullptr) {
+      return FieldError("suffix", "given with a prompt that is text",
+                        "token ids");
+    }
+    prompt = Infill{std::move(*text), suffix, suffix_first};
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -90,8 +116,8 @@ absl::StatusOr<GenerationRequest> TranslateCompletion(std::string_view body) {
   CARAVAN_RETURN_IF_ERROR(reader.Read("echo", request.echo));
   CARAVAN_RETURN_IF_ERROR(ReadLogprobs(reader, request));
   CARAVAN_RETURN_IF_ERROR(ReadBestOf(reader, request.n));
-  CARAVAN_RETURN_IF_ERROR(
-      reader.AllowOnly("suffix", IsEmptyString, "leave it out"));
+  CARAVAN_RETURN_IF_ERROR(ReadSuffix(reader, request));
+  CARAVAN_RETURN_IF_ERROR(RefuseTools(reader));
   CARAVAN_RETURN_IF_ERROR(ReadNeutralFields(reader));
   CARAVAN_RETURN_IF_ERROR(reader.RefuseUnknown());
   return request;

@@ -145,17 +145,13 @@ absl::Status ReadSharedFields(ObjectReader& reader,
 absl::Status ReadNeutralFields(ObjectReader& reader) {
   for (const std::string_view key :
        {"user", "metadata", "store", "service_tier", "safety_identifier",
-        "prompt_cache_key", "parallel_tool_calls"}) {
+        "prompt_cache_key"}) {
     reader.Accept(key);
   }
-  CARAVAN_RETURN_IF_ERROR(reader.AllowOnly(
-      "tools", IsEmptyArray, "describe tools in the messages instead"));
   CARAVAN_RETURN_IF_ERROR(
-      reader.AllowOnly("tool_choice", IsNone, "use \"none\""));
-  CARAVAN_RETURN_IF_ERROR(reader.AllowOnly("functions", IsEmptyArray,
-                                           "describe them in the messages"));
+      reader.AllowOnly("functions", IsEmptyArray, "use tools"));
   CARAVAN_RETURN_IF_ERROR(
-      reader.AllowOnly("function_call", IsNone, "use \"none\""));
+      reader.AllowOnly("function_call", IsNone, "use tool_choice"));
   CARAVAN_RETURN_IF_ERROR(reader.AllowOnly("response_format", IsTextFormat,
                                            "use {\"type\":\"text\"}"));
   CARAVAN_RETURN_IF_ERROR(

@@ -73,7 +73,8 @@ std::vector<std::string> ChatRenderer::StartChoices() {
 bool ChatRenderer::HasContent(const ChoiceDelta& delta) const {
   const bool tokens_wanted =
       request_.return_token_ids || request_.sampling.logprob_count.has_value();
-  return !delta.text.empty() || (tokens_wanted && !delta.tokens.empty());
+  return !delta.text.empty() || !delta.tool_calls.empty() ||
+         (tokens_wanted && !delta.tokens.empty());
 }
 
 void ChatRenderer::WriteLogprobs(std::span<const TokenPiece> tokens,
@@ -93,7 +94,12 @@ std::vector<std::string> ChatRenderer::DeltaChoices(const ChoiceDelta& delta) {
     json.BeginArray().BeginObject();
     json.Key("index").Integer(IndexOf(delta));
     json.Key("delta").BeginObject();
-    json.Key("content").String(delta.text).EndObject();
+    if (delta.tool_calls.empty()) {
+      json.Key("content").String(delta.text);
+    } else {
+      WriteToolCalls(delta.tool_calls, /*with_index=*/true, json);
+    }
+    json.EndObject();
     WriteLogprobs(delta.tokens, json);
     json.Key("finish_reason").Null();
     if (request_.return_token_ids) {
@@ -122,7 +128,12 @@ void ChatRenderer::WriteChoice(int32_t index, const CompletedChoice& choice,
   json.Key("index").Integer(index);
   json.Key("message").BeginObject();
   json.Key("role").String("assistant");
-  json.Key("content").String(choice.text);
+  if (choice.tool_calls.empty()) {
+    json.Key("content").String(choice.text);
+  } else {
+    json.Key("content").Null();
+    WriteToolCalls(choice.tool_calls, /*with_index=*/false, json);
+  }
   json.Key("refusal").Null();
   json.EndObject();
   WriteLogprobs(choice.tokens, json);

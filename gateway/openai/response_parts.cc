@@ -50,7 +50,15 @@ void WriteCandidateMap(const text::Vocabulary& vocabulary,
 }  // namespace
 
 std::string_view FinishName(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : "length";
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
+  }
+  return "stop";
 }
 
 std::string TokenText(const text::Vocabulary& vocabulary, TokenId id,
@@ -107,6 +115,22 @@ void WriteFinish(const std::optional<FinishReason>& finish,
   } else if (stop_token_id) {
     json.Key("stop_reason").Integer(*stop_token_id);
   }
+}
+
+void WriteToolCalls(std::span<const ToolCall> calls, bool with_index,
+                    JsonWriter& json) {
+  json.Key("tool_calls").BeginArray();
+  for (size_t i = 0; i < calls.size(); ++i) {
+    json.BeginObject();
+    if (with_index) json.Key("index").Integer(static_cast<int64_t>(i));
+    json.Key("id").String(calls[i].id);
+    json.Key("type").String("function");
+    json.Key("function").BeginObject();
+    json.Key("name").String(calls[i].name);
+    json.Key("arguments").String(calls[i].arguments_json);
+    json.EndObject().EndObject();
+  }
+  json.EndArray();
 }
 
 std::string ReceiptHeader(const Finished& finished) {

@@ -20,7 +20,7 @@ struct ResponseHead {
   int64_t created_unix_s = 0;
 };
 
-// "stop" or "length".
+// "stop", "length" or "tool_calls".
 std::string_view FinishName(FinishReason reason);
 
 // A token as text; bytes that are no UTF-8 are written "\xE2\x9C" with
@@ -38,6 +38,10 @@ void WriteTokenIds(std::span<const TokenPiece> tokens, JsonWriter& json);
 void WriteFinish(const std::optional<FinishReason>& finish,
                  const std::optional<std::string>& stop_text,
                  const std::optional<TokenId>& stop_token_id, JsonWriter& json);
+
+// The field "tool_calls". Chunks of a stream number the calls.
+void WriteToolCalls(std::span<const ToolCall> calls, bool with_index,
+                    JsonWriter& json);
 
 // The fields "receipt" and, where there are any, "inexact_resumes".
 void WriteReceipt(const Finished& finished, JsonWriter& json);

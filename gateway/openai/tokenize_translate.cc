@@ -7,11 +7,13 @@
 #include "gateway/openai/chat_translate.h"
 #include "gateway/openai/json_reader.h"
 #include "gateway/openai/json_writer.h"
+#include "gateway/openai/tools_translate.h"
 
 namespace caravan::gateway::openai {
 namespace {
 
-absl::StatusOr<PromptInput> ReadTextOrMessages(ObjectReader& reader) {
+absl::StatusOr<PromptInput> ReadTextOrMessages(std::string_view body,
+                                               ObjectReader& reader) {
   const Json* prompt = reader.Find("prompt");
   const Json* messages = reader.Find("messages");
   if ((prompt == nullptr) == (messages == nullptr)) {
@@ -20,6 +22,7 @@ absl::StatusOr<PromptInput> ReadTextOrMessages(ObjectReader& reader) {
   }
   if (messages != nullptr) {
     CARAVAN_ASSIGN_OR_RETURN(Conversation conversation, ReadMessages(reader));
+    CARAVAN_RETURN_IF_ERROR(ReadTools(body, reader, conversation));
     return PromptInput(std::move(conversation));
   }
   if (!prompt->is_string()) return TypeError("prompt", "a string", *prompt);
@@ -43,7 +46,7 @@ absl::StatusOr<TokenizeRequest> TranslateTokenize(std::string_view body) {
   ObjectReader reader(json, "");
   TokenizeRequest request;
   CARAVAN_RETURN_IF_ERROR(reader.Read("model", request.model));
-  CARAVAN_ASSIGN_OR_RETURN(request.prompt, ReadTextOrMessages(reader));
+  CARAVAN_ASSIGN_OR_RETURN(request.prompt, ReadTextOrMessages(body, reader));
   CARAVAN_RETURN_IF_ERROR(
       reader.Read("add_special_tokens", request.add_special_tokens));
   CARAVAN_RETURN_IF_ERROR(reader.RefuseUnknown());

@@ -13,7 +13,7 @@
 
 namespace caravan::gateway::openai {
 
-// {model, prompt or messages, add_special_tokens}
+// {model, prompt or messages (with tools), add_special_tokens}
 struct TokenizeRequest {
   std::string model;
   PromptInput prompt;  // text or a conversation

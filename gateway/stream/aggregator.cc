@@ -30,6 +30,7 @@ void Aggregator::AddDelta(ChoiceDelta delta) {
   choice.finish = *delta.finish;
   choice.stop_text = std::move(delta.stop_text);
   choice.stop_token_id = delta.stop_token_id;
+  choice.tool_calls = std::move(delta.tool_calls);
 }
 
 }  // namespace caravan::gateway

@@ -18,6 +18,7 @@ struct CompletedChoice {
   FinishReason finish = FinishReason::kStop;
   std::optional<std::string> stop_text;
   std::optional<TokenId> stop_token_id;
+  std::vector<ToolCall> tool_calls;
 };
 
 // A generation, whole.

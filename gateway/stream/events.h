@@ -13,7 +13,7 @@
 
 namespace caravan::gateway {
 
-enum class FinishReason { kStop, kLength };
+enum class FinishReason { kStop, kLength, kToolCalls };
 
 // A rival of a token.
 struct Candidate {
@@ -41,6 +41,8 @@ struct ChoiceDelta {
   std::optional<FinishReason> finish;
   std::optional<std::string> stop_text;  // the stop text that was met
   std::optional<TokenId> stop_token_id;  // the stop token that was met
+  // The calls that the choice's text was; with finish kToolCalls.
+  std::vector<ToolCall> tool_calls;
 };
 
 // A prompt is prepared and placed. Comes before the deltas of its choices.

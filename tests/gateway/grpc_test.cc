@@ -105,6 +105,35 @@ TEST_F(GrpcTest, ContinuesAfterOutputOfAnEarlierCall) {
   }
 }
 
+TEST_F(GrpcTest, FillsInAndCallsTools) {
+  StartAndConnect();
+  v1::GenerateRequest request = Request(3);
+  request.set_suffix("z");
+  request.set_infill_order(v1::INFILL_ORDER_SUFFIX_PREFIX_MIDDLE);
+  request.mutable_output()->set_return_token_ids(true);
+  v1::CompleteResponse response;
+  ASSERT_OK(Complete(request, &response));
+  EXPECT_EQ(response.prompt_token_ids(2), 'z');
+
+  const std::string call = R"({"name":"f","parameters":{}})";
+  first_.SetScript([call](uint64_t, int, int position) {
+    return position < static_cast<int>(call.size())
+               ? text::TokenId{static_cast<uint8_t>(call[position])}
+               : kEos;
+  });
+  request = Request(100);
+  v1::ChatMessage& message = *request.mutable_chat()->add_messages();
+  message.set_role("user");
+  message.add_content()->set_text("hi");
+  request.mutable_chat()->add_tools()->set_definition_json(R"({"name":"f"})");
+  ASSERT_OK(Complete(request, &response));
+  const v1::CompletedChoice& choice = response.choices(0);
+  EXPECT_EQ(choice.finish_reason(), v1::FINISH_REASON_TOOL_CALLS);
+  EXPECT_EQ(choice.text(), "");
+  ASSERT_EQ(choice.tool_calls_size(), 1);
+  EXPECT_EQ(choice.tool_calls(0).arguments_json(), "{}");
+}
+
 TEST_F(GrpcTest, RefusesByName) {
   StartAndConnect();
   const auto refuse = [this](auto change) {
@@ -115,8 +144,21 @@ TEST_F(GrpcTest, RefusesByName) {
   };
   EXPECT_THAT(refuse([](auto& r) { r.clear_text(); }),
               HasReason(Reason::kInvalidField, HasSubstr("input")));
-  EXPECT_THAT(refuse([](auto& r) { r.set_suffix("x"); }),
-              HasReason(Reason::kUnsupportedParameter, HasSubstr("suffix")));
+  EXPECT_THAT(refuse([](auto& r) {
+                r.set_suffix("x");
+                r.mutable_output()->set_echo(true);
+              }),
+              HasReason(Reason::kUnsupportedParameter, HasSubstr("echo")));
+  EXPECT_THAT(refuse([](auto& r) {
+                r.set_suffix("x");
+                r.mutable_token_ids()->add_token_ids(1);
+              }),
+              HasReason(Reason::kInvalidField, HasSubstr("suffix")));
+  EXPECT_THAT(refuse([](auto& r) {
+                r.mutable_chat()->add_messages()->set_role("user");
+                r.mutable_chat()->add_tools()->set_definition_json("[");
+              }),
+              HasReason(Reason::kInvalidField, HasSubstr("chat.tools[0]")));
   EXPECT_THAT(refuse([](auto& r) { r.set_idempotency_key("x"); }),
               HasReason(Reason::kUnsupportedParameter));
   EXPECT_THAT(refuse([](auto& r) { r.mutable_chat(); }),

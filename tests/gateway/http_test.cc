@@ -259,6 +259,116 @@ TEST_F(HttpTest, ListsModelsAndTokenizes) {
   EXPECT_EQ(client.Post("/detokenize", R"({"tokens":[9999]})").status, 400);
 }
 
+// The gap's own end token ends the choice, here and at the worker.
+TEST_F(HttpTest, FillsInBeforeASuffix) {
+  first_.SetScript([](uint64_t, int, int position) {
+    return position == 2 ? kThe : text::TokenId{'m'};
+  });
+  Start();
+  HttpClient client = Connect();
+  const Json body =
+      Parse(client
+                .Post("/v1/completions",
+                      R"({"prompt":"a","suffix":"z","max_tokens":9,
+                    "return_token_ids":true})")
+                .body);
+  const Json& choice = body["choices"][0];
+  EXPECT_EQ(choice["text"], "mm");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_EQ(choice["prompt_token_ids"],
+            Json::parse("[256,60,97,124,122,62]"));  // <a|z>
+  const v1::Submit submit = first_.submits().back();
+  ASSERT_EQ(submit.stop().stop_token_ids_size(), 1);
+  EXPECT_EQ(submit.stop().stop_token_ids(0), kThe);
+}
+
+// A worker that writes `text` and ends.
+void Recite(const std::string& text, FakeWorker& worker) {
+  worker.SetScript([text](uint64_t, int, int position) {
+    return position < static_cast<int>(text.size())
+               ? text::TokenId{static_cast<uint8_t>(text[position])}
+               : kEos;
+  });
+}
+
+constexpr char kToolChat[] = R"({"messages":[{"role":"user","content":"hi"}],
+    "tools":[{"type":"function","function":{"name":"add"}}],"stream":)";
+
+TEST_F(HttpTest, AnAnswerThatCallsAToolIsGivenAsACall) {
+  Recite(R"({"name": "add", "parameters": {"a": 1}})", first_);
+  Start();
+  HttpClient client = Connect();
+  const HttpAnswer answer =
+      client.Post("/v1/chat/completions", std::string(kToolChat) + "false}");
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  const Json choice = Parse(answer.body)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_TRUE(choice["message"]["content"].is_null());
+  const Json& call = choice["message"]["tool_calls"][0];
+  EXPECT_EQ(call["type"], "function");
+  EXPECT_EQ(call["function"]["name"], "add");
+  EXPECT_EQ(call["function"]["arguments"], R"({"a":1})");
+  EXPECT_THAT(call["id"].get<std::string>(), ::testing::StartsWith("call_"));
+}
+
+TEST_F(HttpTest, AStreamedCallComesWhole) {
+  Recite("[add(a=1)]", first_);
+  Start();
+  HttpClient client = Connect();
+  const HttpAnswer head = client.PostStream("/v1/chat/completions",
+                                            std::string(kToolChat) + "true}");
+  ASSERT_EQ(head.status, 200);
+  std::string content;
+  Json calls = Json::array();
+  std::string finish;
+  for (const std::string& event : Drain(client)) {
+    if (event == "[DONE]") continue;
+    const Json choice = Parse(event)["choices"][0];
+    content += choice["delta"].value("content", "");
+    for (const Json& call : choice["delta"].value("tool_calls", Json())) {
+      calls.push_back(call);
+    }
+    if (choice["finish_reason"].is_string()) finish = choice["finish_reason"];
+  }
+  EXPECT_EQ(content, "");
+  ASSERT_EQ(calls.size(), 1u);
+  EXPECT_EQ(calls[0]["index"], 0);
+  EXPECT_EQ(calls[0]["function"]["arguments"], R"({"a":1})");
+  EXPECT_EQ(finish, "tool_calls");
+}
+
+TEST_F(HttpTest, AnAnswerInWordsIsStreamedAsItComes) {
+  Recite("{1} is a set", first_);
+  first_.HoldAt(5);
+  Start();
+  HttpClient client = Connect();
+  const HttpAnswer head = client.PostStream("/v1/chat/completions",
+                                            std::string(kToolChat) + "true}");
+  ASSERT_EQ(head.status, 200);
+  std::string content;
+  while (const auto event = client.NextEvent()) {
+    if (*event == "[DONE]") break;
+    content += Parse(*event)["choices"][0]["delta"].value("content", "");
+    if (content.size() == 5) first_.HoldAt(1000);  // it was sent before the end
+  }
+  EXPECT_EQ(content, "{1} is a set");
+}
+
+TEST_F(HttpTest, TokenizesConversationsWithTheirTools) {
+  Start();
+  HttpClient client = Connect();
+  ASSERT_EQ(client.Post("/v1/completions", Completion("")).status, 200);
+  const auto count = [&](const std::string& fields) {
+    const HttpAnswer answer = client.Post(
+        "/tokenize",
+        R"({"messages":[{"role":"user","content":"a"}])" + fields + "}");
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    return Parse(answer.body).value("count", 0);
+  };
+  EXPECT_EQ(count(R"(,"tools":[{"name":"f"}])") - count(""),
+            static_cast<int>(std::string(R"({"name":"f"})").size()) + 1);
+}
+
 TEST_F(HttpTest, RefusesWhatIsWrongByStatusAndName) {
   Start();
   HttpClient client = Connect();
@@ -270,7 +380,8 @@ TEST_F(HttpTest, RefusesWhatIsWrongByStatusAndName) {
   EXPECT_EQ(code("{", 400), "MALFORMED_JSON");
   EXPECT_EQ(code(Completion(R"("temperature":-1)"), 400), "INVALID_FIELD");
   EXPECT_EQ(code(Completion(R"("what":1)"), 400), "UNKNOWN_PARAMETER");
-  EXPECT_EQ(code(Completion(R"("suffix":"x")"), 400), "UNSUPPORTED_PARAMETER");
+  EXPECT_EQ(code(Completion(R"("suffix":"x","echo":true)"), 400),
+            "UNSUPPORTED_PARAMETER");
   EXPECT_EQ(code(R"({"model":"no","prompt":"a"})", 404), "MODEL_NOT_FOUND");
   EXPECT_EQ(code(R"({"prompt":[99999]})", 400), "INVALID_FIELD");
   EXPECT_EQ(code(Completion(R"("max_tokens":4096)"), 400), "PROMPT_TOO_LONG");

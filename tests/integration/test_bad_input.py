@@ -115,7 +115,9 @@ BAD_CHATS = [
     ({"messages": [{"role": "user", "content": 7}]}, "content"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url",
        "image_url": {"url": "data:,"}}]}]}, "content"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}],
+      "tool_choice": "required"}, "tool_choice"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"top_logprobs": 3}, "logprobs"),
 ]

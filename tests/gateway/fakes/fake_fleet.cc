@@ -21,7 +21,9 @@ class FakeTokenizer final : public v1::TokenizerService::CallbackService {
                                     const v1::PrepareRequest* request,
                                     v1::PrepareResponse* response) override {
     for (const v1::PrepareInput& input : request->inputs()) {
-      auto& ids = *response->add_prompts()->mutable_token_ids();
+      v1::PreparedPrompt& prompt = *response->add_prompts();
+      auto& ids = *prompt.mutable_token_ids();
+      if (input.has_infill()) prompt.add_end_token_ids(kThe);
       if (!input.has_add_special_tokens() || input.add_special_tokens()) {
         ids.Add(kBos);
       }
@@ -48,10 +50,20 @@ class FakeTokenizer final : public v1::TokenizerService::CallbackService {
   }
 
  private:
-  // A conversation is "role: text" lines.
+  // A conversation is "role: text" lines after its tools; a gap to fill is
+  // "<prefix|suffix>", or "<suffix|prefix>".
   static std::string TextOf(const v1::PrepareInput& input) {
     if (input.has_text()) return input.text();
+    if (input.has_infill()) {
+      const v1::Infill& infill = input.infill();
+      return infill.order() == v1::INFILL_ORDER_SUFFIX_PREFIX_MIDDLE
+                 ? "<" + infill.suffix() + "|" + infill.prefix() + ">"
+                 : "<" + infill.prefix() + "|" + infill.suffix() + ">";
+    }
     std::string text;
+    for (const v1::Tool& tool : input.conversation().tools()) {
+      text += tool.definition_json() + "\n";
+    }
     for (const v1::ChatMessage& message : input.conversation().messages()) {
       text += message.role() + ":";
       for (const v1::ContentPart& part : message.content()) text += part.text();

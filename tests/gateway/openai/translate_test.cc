@@ -65,7 +65,15 @@ TEST(CompletionsTranslateTest, RefusesHostileBodiesByName) {
       {WithPrompt(R"("n":17)"), Reason::kInvalidField, "got 17"},
       {WithPrompt(R"("n":18446744073709551615)"), Reason::kInvalidField, "n"},
       {WithPrompt(R"("best_of":2)"), Reason::kUnsupportedParameter, "best_of"},
-      {WithPrompt(R"("suffix":"x")"), Reason::kUnsupportedParameter, "suffix"},
+      {WithPrompt(R"("suffix":5)"), Reason::kInvalidField, "suffix"},
+      {WithPrompt(R"("suffix":"x","echo":true)"), Reason::kUnsupportedParameter,
+       "echo"},
+      {WithPrompt(R"("suffix":"x","infill_order":"mps")"),
+       Reason::kInvalidField, "infill_order"},
+      {R"({"prompt":[1,2],"suffix":"x"})", Reason::kInvalidField,
+       "suffix must be given with a prompt that is text"},
+      {WithPrompt(R"("tools":[{"type":"function"}])"),
+       Reason::kUnsupportedParameter, "tools"},
       {WithPrompt(R"("logprobs":21)"), Reason::kInvalidField, "logprobs"},
       {WithPrompt(R"("logprobs":true)"), Reason::kInvalidField, "logprobs"},
       {WithPrompt(R"("stop":[1])"), Reason::kInvalidField, "stop[0]"},
@@ -113,9 +121,30 @@ TEST(ChatTranslateTest, RefusesHostileBodiesByName) {
        Reason::kUnknownParameter, "messages[0].weight"},
       {WithMessages(R"("prompt":"x")"), Reason::kUnknownParameter, "prompt"},
       {WithMessages(R"("echo":true)"), Reason::kUnknownParameter, "echo"},
-      {WithMessages(R"("tools":[{"type":"function"}])"),
-       Reason::kUnsupportedParameter, "tools"},
-      {WithMessages(R"("tool_choice":"auto")"), Reason::kUnsupportedParameter,
+      {WithMessages(R"("tools":[{"type":"function"}])"), Reason::kInvalidField,
+       "tools[0].function must be an object"},
+      {WithMessages(R"("tools":{})"), Reason::kInvalidField, "tools"},
+      {WithMessages(R"("tools":[3])"), Reason::kInvalidField, "tools[0]"},
+      {WithMessages(R"("tools":[{"type":"web_search"}])"),
+       Reason::kUnsupportedParameter, "tools[0].type"},
+      {WithMessages(R"("tools":[{"type":"function","function":{"name":"a b"}}]
+                    )"),
+       Reason::kInvalidField, "tools[0].function.name"},
+      {WithMessages(R"("tools":[{"type":"function","function":{"name":"f",
+                    "strict":true}}])"),
+       Reason::kUnsupportedParameter, "tools[0].function.strict"},
+      {WithMessages(R"("tools":[{"type":"function","function":{"name":"f",
+                    "parameters":[]}}])"),
+       Reason::kInvalidField, "tools[0].function.parameters"},
+      {WithMessages(R"("tools":[{"name":"f"},{"name":"f"}])"),
+       Reason::kInvalidField, "unique; got f again"},
+      {WithMessages(R"("tools":[{"name":"f"}],"tool_choice":"required")"),
+       Reason::kUnsupportedParameter, "tool_choice"},
+      {WithMessages(R"("tools":[{"name":"f"}],"tool_choice":"maybe")"),
+       Reason::kInvalidField, "tool_choice"},
+      {WithMessages(R"("tools":[{"name":"f"}],"parallel_tool_calls":false)"),
+       Reason::kUnsupportedParameter, "parallel_tool_calls"},
+      {WithMessages(R"("tool_choice":"auto")"), Reason::kInvalidField,
        "tool_choice"},
       {WithMessages(R"("top_logprobs":3)"), Reason::kInvalidField,
        "top_logprobs"},
@@ -211,6 +240,61 @@ TEST(ChatTranslateTest, ReadsMessagesPartsAndToolCalls) {
   EXPECT_EQ(request.stop.max_tokens, 7);
   EXPECT_EQ(request.sampling.logprob_count, 2);
   EXPECT_FALSE(request.default_max_tokens);
+}
+
+TEST(ChatTranslateTest, AToolKeepsTheOrderOfItsKeys) {
+  const std::string body = WithMessages(
+      R"("zebra_is_unknown":null,"tools":[{"type":"function","function":
+      {"name":"f","parameters":{"type":"object","properties":
+      {"z":{"type":"string"},"a":{"enum":[1.5,null]}}}}}],
+      "tool_choice":"auto")");
+  EXPECT_THAT(TranslateChat(body), HasReason(Reason::kUnknownParameter));
+  std::string known = body;
+  known.replace(known.find("zebra_is_unknown"), 16, "user");
+  ASSERT_OK_AND_ASSIGN(const GenerationRequest request, TranslateChat(known));
+  const auto& chat = std::get<Conversation>(request.prompts.at(0));
+  ASSERT_EQ(chat.tools.size(), 1u);
+  EXPECT_EQ(chat.tools[0].name, "f");
+  EXPECT_EQ(chat.tools[0].definition_json,
+            R"({"type":"function","function":{"name":"f","parameters":)"
+            R"({"type":"object","properties":{"z":{"type":"string"},)"
+            R"("a":{"enum":[1.5,null]}}}}})");
+}
+
+TEST(ChatTranslateTest, WithChoiceNoneToolsAreLeftOut) {
+  ASSERT_OK_AND_ASSIGN(const GenerationRequest request,
+                       TranslateChat(WithMessages(
+                           R"("tools":[{"name":"f"}],"tool_choice":"none")")));
+  EXPECT_THAT(std::get<Conversation>(request.prompts.at(0)).tools,
+              ::testing::IsEmpty());
+}
+
+TEST(ChatTranslateTest, WideAndManyToolsAreRefused) {
+  std::string wide = R"("tools":[{"name":"f","parameters":{"a":0)";
+  for (int i = 0; i < 1024; ++i) wide += ",\"" + std::to_string(i) + "\":0";
+  EXPECT_THAT(TranslateChat(WithMessages(wide + "}}]")),
+              HasReason(Reason::kInvalidField, HasSubstr("1024 keys")));
+  std::string many = R"("tools":[{"name":"f"})";
+  for (int i = 0; i < 128; ++i) {
+    many += R"(,{"name":"f)" + std::to_string(i) + "\"}";
+  }
+  EXPECT_THAT(TranslateChat(WithMessages(many + "]")),
+              HasReason(Reason::kInvalidField, HasSubstr("at most 128")));
+}
+
+TEST(CompletionsTranslateTest, ASuffixMakesPromptsGapsToFill) {
+  ASSERT_OK_AND_ASSIGN(
+      const GenerationRequest request,
+      TranslateCompletion(
+          R"({"prompt":["a","b"],"suffix":"z","infill_order":"spm"})"));
+  ASSERT_EQ(request.prompts.size(), 2u);
+  const auto& second = std::get<Infill>(request.prompts[1]);
+  EXPECT_EQ(second.prefix, "b");
+  EXPECT_EQ(second.suffix, "z");
+  EXPECT_TRUE(second.suffix_first);
+  ASSERT_OK_AND_ASSIGN(const GenerationRequest plain,
+                       TranslateCompletion(R"({"prompt":"a","suffix":""})"));
+  EXPECT_EQ(std::get<std::string>(plain.prompts[0]), "a");
 }
 
 TEST(TokenizeTranslateTest, TakesAPromptOrMessagesAndNotBoth) {
