@@ -12,8 +12,8 @@
 
 #include "common/text/incremental_decoder.h"
 #include "common/text/tokenizer.h"
-#include "common/text/utf8.h"
 #include "tests/common/text/generated_text.h"
+#include "tests/property/text_by_definition.h"
 #include "tests/property/tokenizers.h"
 
 namespace caravan::text {
@@ -21,24 +21,6 @@ namespace {
 
 constexpr int kMaxCharacters = 40;
 constexpr int kMaxIds = 12;
-
-// What the ids stand for by definition: the bytes put together, one leading
-// space gone where the vocabulary says so, U+FFFD for what is no UTF-8.
-std::string ByDefinition(const Vocabulary& vocabulary,
-                         std::span<const TokenId> ids, bool skip_special) {
-  std::string bytes;
-  for (const TokenId id : ids) {
-    if (id < 0 || id >= vocabulary.size()) continue;
-    const TokenEntry& token = vocabulary.tokens[id];
-    if (token.kind == TokenKind::kUnused) continue;
-    if (token.kind == TokenKind::kSpecial && skip_special) continue;
-    bytes += token.bytes;
-  }
-  if (vocabulary.strip_leading_space && bytes.starts_with(' ')) {
-    bytes.erase(0, 1);
-  }
-  return ReplaceInvalidUtf8(bytes);
-}
 
 // Ids of a text, with some of anything put between.
 std::vector<TokenId> GenerateIds(const Tokenizer& tokenizer,
@@ -82,7 +64,7 @@ void ExpectEverySplitDecodesAlike(int cases) {
     const Vocabulary& vocabulary = tokenizer.vocabulary();
     const std::vector<TokenId> ids = GenerateIds(tokenizer, &random);
     const bool skip = i % 2 == 0;
-    const std::string whole = ByDefinition(vocabulary, ids, skip);
+    const std::string whole = TextByDefinition(vocabulary, ids, skip);
     ASSERT_EQ(Decode(vocabulary, ids, skip), whole) << "case " << i;
     IncrementalDecoder decoder(vocabulary, skip);
     std::string text;
@@ -92,7 +74,7 @@ void ExpectEverySplitDecodesAlike(int cases) {
       ASSERT_TRUE(whole.starts_with(text)) << "case " << i;
       IncrementalDecoder ended = decoder;
       ASSERT_EQ(text + ended.Finish(),
-                ByDefinition(vocabulary, std::span(ids).first(k + 1), skip))
+                TextByDefinition(vocabulary, std::span(ids).first(k + 1), skip))
           << "case " << i << ", after " << k + 1 << " ids";
     }
     ASSERT_EQ(text + decoder.Finish(), whole) << "case " << i;

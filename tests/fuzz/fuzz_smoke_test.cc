@@ -1,14 +1,16 @@
-// The fuzz targets over their seeds and some broken copies of them, so that
-// they are run where there is no fuzzer.
+// The fuzz targets over their corpus, their seeds and some broken copies of
+// these, so that they are run where there is no fuzzer.
 #include <gtest/gtest.h>
 
 #include <random>
 #include <string>
 
-#include "tests/fuzz/text_targets.h"
+#include "tests/fuzz/fuzz_target.h"
 
 namespace caravan::fuzz {
 namespace {
+
+constexpr int kCopies = 200;  // of each seed
 
 // One to four random changes: a byte, a cut, a doubled stretch.
 std::string Broken(std::string bytes, std::mt19937_64* random) {
@@ -34,17 +36,25 @@ std::string Broken(std::string bytes, std::mt19937_64* random) {
   return bytes;
 }
 
-class TextFuzz : public ::testing::TestWithParam<TextTarget> {};
+class Fuzz : public ::testing::TestWithParam<FuzzTarget> {};
 
-TEST_P(TextFuzz, SurvivesItsSeedsAndBrokenCopies) {
-  std::mt19937_64 random(7);
-  for (const std::string& seed : GetParam().seeds()) {
-    GetParam().run(seed);
-    for (int i = 0; i < 500; ++i) GetParam().run(Broken(seed, &random));
+TEST_P(Fuzz, SurvivesItsCorpus) {
+  for (const std::string& input : ReadCorpus(GetParam().name)) {
+    GetParam().run(input);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, TextFuzz, ::testing::ValuesIn(TextTargets()),
+TEST_P(Fuzz, SurvivesItsSeedsAndBrokenCopies) {
+  std::mt19937_64 random(7);
+  for (const std::string& seed : GetParam().seeds()) {
+    GetParam().run(seed);
+    for (int i = 0; i < kCopies; ++i) {
+      GetParam().run(Broken(seed, &random));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, Fuzz, ::testing::ValuesIn(FuzzTargets()),
                          [](const auto& info) {
                            return std::string(info.param.name);
                          });
