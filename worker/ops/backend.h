@@ -78,9 +78,10 @@ class Backend {
   // embeddings then need one copy instead of two.
   virtual bool CanEmbedFromHead() const { return false; }
 
-  // Packs parts with equal cols and dtype, rows concatenated in order (kGateUp:
-  // two parts of equal rows, in any interleaving of the backend's choice). The
-  // sources may be dropped afterwards.
+  // Packs parts with equal cols, rows concatenated in order (kGateUp: two parts
+  // of equal rows, in any interleaving of the backend's choice). Types without
+  // a kernel of their own, and parts of different ones, are widened to the
+  // nearest that loses nothing. The sources may be dropped afterwards.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
       std::span<const RawMatrix> parts, const PackSpec& spec) = 0;
   virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(

@@ -225,9 +225,9 @@ absl::Status Check(std::span<const RawMatrix> parts, const PackSpec& spec) {
     if (part.rows < 1) return Fault("rows of a part", "at least 1", part.rows);
     CARAVAN_RETURN_IF_ERROR(
         Equal("columns of a part", parts[0].cols, part.cols));
-    CARAVAN_RETURN_IF_ERROR(Equal("type of a part",
-                                  static_cast<int64_t>(parts[0].dtype),
-                                  static_cast<int64_t>(part.dtype)));
+    if (part.cols % InfoOf(part.type).elements != 0) {
+      return Fault("columns of a part", "whole blocks of its type", part.cols);
+    }
     if (part.data == nullptr) return Fault("data of a part", "there", 0);
   }
   if (parts[0].cols < 1) return Fault("columns", "at least 1", parts[0].cols);

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "worker/tensor/dtype.h"
+#include "worker/tensor/weight_type.h"
 
 namespace caravan::worker {
 
@@ -31,13 +32,40 @@ struct View {
   }
 };
 
-// A dense matrix as it lies in a checkpoint, (rows, cols) = (out, in). `data`
-// may be unaligned.
+// What a type needs beside its blocks, such as an order of columns; defined by
+// the reader of such a format.
+struct WeightExtra;
+
+// A matrix as it lies in a checkpoint, (rows, cols) = (out, in). `data` may be
+// unaligned; rows follow each other without gaps.
 struct RawMatrix {
   const std::byte* data = nullptr;
-  DType dtype = DType::kFp32;
+  WeightType type = WeightType::kFp32;
   int64_t rows = 0;
-  int64_t cols = 0;
+  int64_t cols = 0;  // a multiple of the type's block
+  // 0: rows lie in their order. Else rows lie interleaved inside each run of
+  // this many, a head of d rows: row j of the run's first half at 2j, row
+  // j + d/2 at 2j + 1. Only row() needs to know.
+  int64_t interleaved = 0;
+  const WeightExtra* extra = nullptr;
+
+  RawMatrix() = default;
+  RawMatrix(const std::byte* d, WeightType t, int64_t r, int64_t c)
+      : data(d), type(t), rows(r), cols(c) {}
+  RawMatrix(const std::byte* d, DType t, int64_t r, int64_t c)
+      : RawMatrix(d, FromDType(t), r, c) {}
+
+  int64_t row_bytes() const { return RowBytes(type, cols); }
+  // Bytes of row `r`, wherever it lies.
+  const std::byte* row(int64_t r) const {
+    return data + StoredRow(r) * row_bytes();
+  }
+  int64_t StoredRow(int64_t r) const {
+    if (interleaved == 0) return r;
+    const int64_t half = interleaved / 2;
+    const int64_t j = r % interleaved;
+    return r - j + (j < half ? 2 * j : 2 * (j - half) + 1);
+  }
 };
 
 }  // namespace caravan::worker

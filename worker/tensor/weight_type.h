@@ -45,24 +45,12 @@ struct WeightTypeInfo {
 };
 
 inline constexpr std::array<WeightTypeInfo, 19> kWeightTypes = {{
-    {"fp32", 1, 4},
-    {"bf16", 1, 2},
-    {"fp16", 1, 2},
-    {"q8_0", 32, 34},
-    {"q4_0", 32, 18},
-    {"q4_1", 32, 20},
-    {"q5_0", 32, 22},
-    {"q5_1", 32, 24},
-    {"q2_k", 256, 84},
-    {"q3_k", 256, 110},
-    {"q4_k", 256, 144},
-    {"q5_k", 256, 176},
-    {"q6_k", 256, 210},
-    {"iq4_nl", 32, 18},
-    {"iq4_xs", 256, 136},
-    {"tq1_0", 256, 54},
-    {"tq2_0", 256, 66},
-    {"nf4", 64, 36},
+    {"fp32", 1, 4},     {"bf16", 1, 2},     {"fp16", 1, 2},
+    {"q8_0", 32, 34},   {"q4_0", 32, 18},   {"q4_1", 32, 20},
+    {"q5_0", 32, 22},   {"q5_1", 32, 24},   {"q2_k", 256, 84},
+    {"q3_k", 256, 110}, {"q4_k", 256, 144}, {"q5_k", 256, 176},
+    {"q6_k", 256, 210}, {"iq4_nl", 32, 18}, {"iq4_xs", 256, 136},
+    {"tq1_0", 256, 54}, {"tq2_0", 256, 66}, {"nf4", 64, 36},
     {"fp4", 64, 36},
 }};
 
@@ -120,7 +108,7 @@ inline constexpr int64_t RowBytes(WeightType type, int64_t cols) {
 class WeightTypes {
  public:
   WeightTypes() = default;
-  WeightTypes(WeightType type) { Add(type); }           // NOLINT: a set of one
+  WeightTypes(WeightType type) { Add(type); }          // NOLINT: a set of one
   WeightTypes(DType dtype) { Add(FromDType(dtype)); }  // NOLINT: the same
 
   void Add(WeightType type) { bits_ |= BitOf(type); }

@@ -134,8 +134,8 @@ TEST_F(CheckTest, PartsOfAMatrixAgree) {
                                        {bytes, DType::kFp32, 1, 2}};
   EXPECT_OK(Check(good, {PackKind::kGateUp, 32}));
   std::vector<RawMatrix> bad = good;
-  bad[1].dtype = DType::kBf16;
-  EXPECT_THAT(Check(bad, {PackKind::kQkv, 32}), Refuses("type of a part"));
+  bad[1].type = WeightType::kQ4_0;  // in blocks of 32
+  EXPECT_THAT(Check(bad, {PackKind::kQkv, 32}), Refuses("columns of a part"));
   bad = good;
   bad[1].rows = 2;
   EXPECT_THAT(Check(bad, {PackKind::kGateUp, 32}), Refuses("rows of up"));

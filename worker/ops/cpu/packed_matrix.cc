@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "worker/ops/cpu/kernels.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker::cpu {
 namespace {
@@ -13,28 +15,65 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// Where a packed row comes from; null data is padding.
-const std::byte* SourceRow(std::span<const RawMatrix> parts, int64_t row) {
+// The type in which parts are packed: their own where it is a plain one of all,
+// else fp32, which loses nothing of blocks either.
+DType PackedType(std::span<const RawMatrix> parts) {
   for (const RawMatrix& part : parts) {
-    if (row < part.rows) {
-      return part.data +
-             row * part.cols * static_cast<int64_t>(SizeOf(part.dtype));
-    }
+    if (part.type != parts[0].type) return DType::kFp32;
+  }
+  return PlainDType(parts[0].type).value_or(DType::kFp32);
+}
+
+// Where a packed row comes from; no part is padding.
+struct SourceRow {
+  const RawMatrix* part = nullptr;
+  int64_t row = 0;
+};
+
+SourceRow FindRow(std::span<const RawMatrix> parts, int64_t row) {
+  for (const RawMatrix& part : parts) {
+    if (row < part.rows) return {&part, row};
     row -= part.rows;
   }
-  return nullptr;
+  return {};
 }
 
 // Row `lane` of packed vector `vector`.
-const std::byte* SourceOf(std::span<const RawMatrix> parts, PackKind kind,
-                          int64_t vector, int lane) {
+SourceRow SourceOf(std::span<const RawMatrix> parts, PackKind kind,
+                   int64_t vector, int lane) {
   if (kind != PackKind::kGateUp) {
-    return SourceRow(parts, vector * kLanes + lane);
+    return FindRow(parts, vector * kLanes + lane);
   }
-  const RawMatrix& part = parts[vector % 2];
-  const int64_t row = vector / 2 * kLanes + lane;
-  return row < part.rows ? SourceRow({&part, 1}, row) : nullptr;
+  return FindRow({&parts[vector % 2], 1}, vector / 2 * kLanes + lane);
 }
+
+// The 16 rows of a vector in the packed type; null is padding.
+class VectorRows {
+ public:
+  VectorRows(std::span<const RawMatrix> parts, const CpuMatrix::Layout& layout,
+             int64_t vector) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const SourceRow source = SourceOf(parts, layout.kind, vector, lane);
+      if (source.part == nullptr) continue;
+      lanes_[lane] = source.part->type == FromDType(layout.dtype)
+                         ? source.part->row(source.row)
+                         : Widen(source, lane);
+    }
+  }
+  std::span<const std::byte* const> lanes() const { return lanes_; }
+
+ private:
+  const std::byte* Widen(const SourceRow& source, int lane) {
+    const size_t cols = static_cast<size_t>(source.part->cols);
+    widened_.resize(kLanes * cols);
+    float* const target = widened_.data() + static_cast<size_t>(lane) * cols;
+    DequantizeRow(*source.part, source.row, target);
+    return reinterpret_cast<const std::byte*>(target);
+  }
+
+  std::array<const std::byte*, kLanes> lanes_ = {};
+  std::vector<float> widened_;
+};
 
 template <typename Bits>
 Bits LoadBits(const std::byte* p) {
@@ -96,17 +135,29 @@ void PackColumns(std::span<const std::byte* const> lanes, DType dtype,
 void PackVector(std::span<const RawMatrix> parts,
                 const CpuMatrix::Layout& layout, int64_t vector,
                 Target target) {
-  std::array<const std::byte*, kLanes> lanes;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    lanes[lane] = SourceOf(parts, layout.kind, vector, lane);
-  }
+  const VectorRows rows(parts, layout, vector);
   const int64_t per_step = layout.dtype == DType::kBf16 ? 2 : 1;
   for (int s = 0; s < layout.segments; ++s) {
     const int64_t end = layout.borders[s + 1];
     for (int64_t k = layout.borders[s]; k < end; k += kRunLength) {
       const int64_t count = std::min(kRunLength, end - k);
-      PackColumns(lanes, layout.dtype, k, count, target);
+      PackColumns(rows.lanes(), layout.dtype, k, count, target);
       target.data += (count + per_step - 1) / per_step * target.step;
+    }
+  }
+}
+
+// Rows one after the other.
+void PackTable(std::span<const RawMatrix> parts, DType dtype,
+               std::byte* target) {
+  for (const RawMatrix& part : parts) {
+    const size_t bytes = static_cast<size_t>(part.cols) * SizeOf(dtype);
+    for (int64_t row = 0; row < part.rows; ++row, target += bytes) {
+      if (part.type == FromDType(dtype)) {
+        std::memcpy(target, part.row(row), bytes);
+      } else {
+        DequantizeRow(part, row, reinterpret_cast<float*>(target));
+      }
     }
   }
 }
@@ -137,7 +188,7 @@ CpuMatrix::Layout CpuMatrix::LayoutOf(std::span<const RawMatrix> parts,
                                       const PackSpec& spec) {
   Layout layout;
   layout.kind = spec.kind;
-  layout.dtype = parts[0].dtype;
+  layout.dtype = PackedType(parts);
   layout.cols = parts[0].cols;
   for (const RawMatrix& part : parts) layout.rows += part.rows;
   layout.borders[1] = layout.cols;
@@ -174,13 +225,7 @@ absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(
   if (!buffer.ok()) return buffer.status();
   std::byte* const data = buffer->data();
   if (layout.kind == PackKind::kEmbedding) {
-    std::byte* target = data;
-    for (const RawMatrix& part : parts) {
-      const size_t bytes =
-          static_cast<size_t>(part.rows * part.cols) * SizeOf(part.dtype);
-      std::memcpy(target, part.data, bytes);
-      target += bytes;
-    }
+    PackTable(parts, layout.dtype, data);
   } else {
     WorkShares shares;
     shares.Reset(layout.vectors, team.size());

@@ -12,6 +12,7 @@
 #include "worker/ops/reference/formulas.h"
 #include "worker/ops/sample.h"
 #include "worker/tensor/buffer.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
@@ -52,28 +53,6 @@ struct ReferenceKv final : KvStorage {
 ReferenceKv& Own(KvStorage* kv) { return *static_cast<ReferenceKv*>(kv); }
 ReferenceKv& Own(const KvStorage* kv) {
   return *const_cast<ReferenceKv*>(static_cast<const ReferenceKv*>(kv));
-}
-
-template <typename T>
-void Widen(const std::byte* source, int64_t count, float* target) {
-  for (int64_t i = 0; i < count; ++i) {
-    T value;
-    std::memcpy(&value, source + i * static_cast<int64_t>(sizeof(T)),
-                sizeof(T));
-    target[i] = ToFloat(value);
-  }
-}
-
-void Widen(const RawMatrix& part, float* target) {
-  const int64_t count = part.rows * part.cols;
-  switch (part.dtype) {
-    case DType::kFp32:
-      return Widen<float>(part.data, count, target);
-    case DType::kBf16:
-      return Widen<Bf16>(part.data, count, target);
-    case DType::kFp16:
-      return Widen<Fp16>(part.data, count, target);
-  }
 }
 
 int64_t RowsOf(std::span<const RawMatrix> parts) {
@@ -157,8 +136,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
   matrix->bytes = PackedBytes(parts, spec);
   float* target = matrix->values.As<float>();
   for (const RawMatrix& part : parts) {
-    Widen(part, target);
-    target += part.rows * part.cols;
+    for (int64_t row = 0; row < part.rows; ++row, target += part.cols) {
+      DequantizeRow(part, row, target);
+    }
   }
   return matrix;
 }
