@@ -25,6 +25,8 @@ Command AddWorkers(CLI::App& root);    // workers.cc
 Command AddMakeModel(CLI::App& root);  // make_model.cc
 Command AddBench(CLI::App& root);      // bench.cc
 Command AddHealth(CLI::App& root);     // health.cc
+Command AddTokenize(CLI::App& root);   // tokenize.cc
+Command AddRender(CLI::App& root);     // render.cc
 
 }  // namespace caravan::cli
 
