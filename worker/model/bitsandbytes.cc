@@ -184,19 +184,22 @@ int FourBitMatrix::CodeAt(int64_t element) const {
   return element % 2 == 0 ? pair >> 4 : pair & 15;
 }
 
+void FourBitMatrix::Dequantize(int64_t first, int64_t count,
+                               float* target) const {
+  const int64_t end = (first + count) * cols_;
+  for (int64_t i = first * cols_; i < end; ++i) {
+    *target++ = table_[CodeAt(i)] * scales_[i / block_];
+  }
+}
+
 void FourBitMatrix::WriteRows(int64_t first, int64_t count,
                               std::byte* target) const {
-  const int64_t begin = first * cols_;
-  const int64_t end = begin + count * cols_;
   if (type_ == WeightType::kFp32) {
-    for (int64_t i = begin; i < end; ++i) {
-      const float value = table_[CodeAt(i)] * scales_[i / block_];
-      std::memcpy(target, &value, sizeof(value));
-      target += sizeof(value);
-    }
+    Dequantize(first, count, reinterpret_cast<float*>(target));
     return;
   }
-  for (int64_t i = begin; i < end; i += kFourBitBlock) {
+  const int64_t end = (first + count) * cols_;
+  for (int64_t i = first * cols_; i < end; i += kFourBitBlock) {
     const float scale = scales_[i / block_];
     std::memcpy(target, &scale, sizeof(scale));
     std::memcpy(target + sizeof(scale), codes_ + i / 2, kFourBitBlock / 2);

@@ -41,8 +41,9 @@ class FourBitMatrix {
   // kNf4 or kFp4 where the matrix lies in such blocks, else kFp32.
   WeightType exact_type() const { return type_; }
 
-  // Rows [first, first + count) in exact_type().
+  // Rows [first, first + count) in exact_type(), and in fp32.
   void WriteRows(int64_t first, int64_t count, std::byte* target) const;
+  void Dequantize(int64_t first, int64_t count, float* target) const;
 
  private:
   FourBitMatrix() = default;
