@@ -1,8 +1,6 @@
 #include "worker/model/safetensors.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,13 +53,6 @@ uint64_t WidthOf(std::string_view dtype) {
     if (entry.name == dtype) return entry.bytes;
   }
   return 0;
-}
-
-absl::Status SystemError(const std::string& path, std::string_view what) {
-  const std::error_code error(errno, std::generic_category());
-  return MakeError(Reason::kModelFileInvalid,
-                   StrCat(path, ": ", what, ": ", error.message()),
-                   {{"file", path}});
 }
 
 // An error about one tensor of a file.
@@ -252,36 +243,6 @@ std::optional<DType> TensorRecord::dtype() const {
   if (dtype_name == "BF16") return DType::kBf16;
   if (dtype_name == "F16") return DType::kFp16;
   return std::nullopt;
-}
-
-absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return SystemError(path, "cannot be opened");
-  struct stat info = {};
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(fd);
-    return ModelFileError(path, "kind", "a regular file", "something else");
-  }
-  const size_t size = static_cast<size_t>(info.st_size);
-  if (size == 0) {
-    close(fd);
-    return ModelFileError(path, "size", "at least 8 bytes", "0");
-  }
-  void* const data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-  const absl::Status failure = data == MAP_FAILED
-                                   ? SystemError(path, "cannot be mapped")
-                                   : absl::OkStatus();
-  close(fd);
-  CARAVAN_RETURN_IF_ERROR(failure);
-  return MappedFile(static_cast<const std::byte*>(data), size);
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
 }
 
 absl::StatusOr<std::vector<TensorRecord>> ParseSafetensors(

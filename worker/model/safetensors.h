@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/mapped_file.h"
 #include "worker/tensor/dtype.h"
 
 namespace caravan::worker {
@@ -35,23 +36,6 @@ struct TensorRecord {
 
   // The types that weights may have, or nothing.
   std::optional<DType> dtype() const;
-};
-
-// A read-only mapping of a file. Move-only.
-class MappedFile {
- public:
-  static absl::StatusOr<MappedFile> Open(const std::string& path);
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&&) = delete;
-  ~MappedFile();
-
-  const std::byte* data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  MappedFile(const std::byte* data, size_t size) : data_(data), size_(size) {}
-  const std::byte* data_ = nullptr;
-  size_t size_ = 0;
 };
 
 // Parses the header of a file whose bytes are `content`. Errors
