@@ -369,6 +369,47 @@ TEST_F(HttpTest, TokenizesConversationsWithTheirTools) {
             static_cast<int>(std::string(R"({"name":"f"})").size()) + 1);
 }
 
+// A worker and a tokenizer of different vocabularies do not work together,
+// whether that is so from the beginning or since a restart.
+TEST_F(HttpTest, AnotherTokenizerThanTheWorkersIsRefused) {
+  fleet_.SetTokenizerId(std::string(32, 'u'));
+  Start();
+  HttpClient client = Connect();
+  const auto reason = [&] {
+    const HttpAnswer answer =
+        client.Post("/v1/completions", Completion(R"("max_tokens":2)"));
+    EXPECT_GE(answer.status, 500) << answer.body;
+    return Parse(answer.body)["error"].value("code", "");
+  };
+  EXPECT_EQ(reason(), "IDENTITY_MISMATCH");
+  EXPECT_EQ(client.Get("/readyz").status, 503);
+
+  fleet_.SetTokenizerId(std::string(32, 't'));
+  ASSERT_EQ(
+      client.Post("/v1/completions", Completion(R"("max_tokens":2)")).status,
+      200);
+  fleet_.SetTokenizerId(std::string(32, 'u'));  // the vocabulary is cached
+  EXPECT_EQ(reason(), "IDENTITY_MISMATCH");
+  EXPECT_EQ(first_.submits().size(), 1u);
+}
+
+// More embedding rows than token ids are legal.
+TEST_F(HttpTest, IdsBeyondTheVocabularyDecodeToNothing) {
+  first_.SetScript([](uint64_t, int, int position) {
+    return position == 1 ? text::TokenId{kLettersSize + 5} : text::TokenId{'a'};
+  });
+  Start();
+  HttpClient client = Connect();
+  const Json body =
+      Parse(client
+                .Post("/v1/completions",
+                      Completion(R"("max_tokens":3,"return_token_ids":true,
+                            "logprobs":1)"))
+                .body);
+  EXPECT_EQ(body["choices"][0]["text"], "aa");
+  EXPECT_EQ(body["choices"][0]["token_ids"], Json::parse("[97,265,97]"));
+}
+
 TEST_F(HttpTest, RefusesWhatIsWrongByStatusAndName) {
   Start();
   HttpClient client = Connect();

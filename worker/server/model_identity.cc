@@ -6,7 +6,6 @@
 #include <system_error>
 
 #include "common/kv/block_hash.h"
-#include "common/log.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -52,17 +51,20 @@ void FillEndIds(const ModelDescription& model,
   }
 }
 
-// Ids beyond the embedding are refused when they come; that some exist is
-// worth knowing before.
-void WarnOfLargeVocabulary(const ModelDescription& model,
-                           const text::Vocabulary& vocabulary) {
-  if (vocabulary.size() <= model.config.vocab_size) return;
-  LogWarning("tokenizer_larger_than_model",
-             {{"tokens", vocabulary.size()},
-              {"embedding_rows", model.config.vocab_size}});
-}
-
 }  // namespace
+
+absl::Status CheckTokenizer(const ModelDescription& model) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<text::Tokenizer> tokenizer,
+                           text::Tokenizer::LoadDirectory(model.directory));
+  const int32_t tokens = tokenizer->vocabulary().size();
+  const int32_t rows = model.config.vocab_size;
+  if (tokens <= rows) return absl::OkStatus();
+  return MakeError(Reason::kModelFileInvalid,
+                   StrCat(model.directory, ": the tokenizer must have at most ",
+                          rows, " ids, the rows of the embedding; it has ",
+                          tokens, " and belongs to another model"),
+                   {{"limit", StrCat(rows)}, {"value", StrCat(tokens)}});
+}
 
 absl::StatusOr<v1::ModelInfo> MakeModelInfo(const ModelDescription& model,
                                             const ModelInfoParts& parts) {
@@ -88,7 +90,6 @@ absl::StatusOr<v1::ModelInfo> MakeModelInfo(const ModelDescription& model,
   info.set_max_running_count(parts.max_running);
   FillDefaults(model.generation, info.mutable_default_sampling());
   FillEndIds(model, tokenizer->vocabulary(), &info);
-  WarnOfLargeVocabulary(model, tokenizer->vocabulary());
   info.set_parameter_count(model.plan.parameters);
   info.set_unscaled_context_length(model.config.unscaled_context_length());
   info.set_created_unix_s(absl::ToUnixSeconds(parts.created));

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "caravan/v1/model.pb.h"
@@ -22,6 +23,11 @@ struct ModelInfoParts {
   int32_t max_running = 0;
   absl::Time created;
 };
+
+// Refuses a tokenizer with more ids than the embedding has rows, naming both
+// (fewer are legal: the other ids decode to nothing). To be asked before the
+// weights are read. Errors: kModelFileInvalid.
+absl::Status CheckTokenizer(const ModelDescription& model);
 
 // Reads the directory's tokenizer and chat template for their ids. Errors:
 // kModelFileInvalid.

@@ -169,6 +169,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,
       DescribeModel(options.model_directory, model_options, *model->backend));
+  CARAVAN_RETURN_IF_ERROR(CheckTokenizer(model->description));
   if (options.null_model) PlanNothing(model->description.plan);
   CARAVAN_RETURN_IF_ERROR(PlanMemory(options, *model));
   if (options.null_model) {

@@ -29,7 +29,7 @@ class FakeTokenizer final : public v1::TokenizerService::CallbackService {
       }
       for (const char c : TextOf(input)) ids.Add(static_cast<uint8_t>(c));
     }
-    response->set_tokenizer_id(std::string(32, 't'));
+    response->set_tokenizer_id(id());
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status::OK);
     return reactor;
@@ -43,13 +43,26 @@ class FakeTokenizer final : public v1::TokenizerService::CallbackService {
       token.set_bytes(entry.bytes);
       token.set_kind(static_cast<v1::TokenKind>(entry.kind));
     }
-    response->set_tokenizer_id(std::string(32, 't'));
+    response->set_tokenizer_id(id());
     grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
 
+  void SetId(std::string id) {
+    absl::MutexLock lock(&mutex_);
+    id_ = std::move(id);
+  }
+
  private:
+  std::string id() const {
+    absl::MutexLock lock(&mutex_);
+    return id_;
+  }
+
+  mutable absl::Mutex mutex_;
+  std::string id_ ABSL_GUARDED_BY(mutex_) = std::string(32, 't');
+
   // A conversation is "role: text" lines after its tools; a gap to fill is
   // "<prefix|suffix>", or "<suffix|prefix>".
   static std::string TextOf(const v1::PrepareInput& input) {
@@ -195,6 +208,10 @@ void FakeFleet::StopRouter() { Stop(state_->router_server); }
 std::vector<v1::PlaceRequest> FakeFleet::places() const {
   absl::MutexLock lock(&state_->router.mutex_);
   return state_->router.places_;
+}
+
+void FakeFleet::SetTokenizerId(std::string id) {
+  state_->tokenizer.SetId(std::move(id));
 }
 
 }  // namespace caravan::gateway::testing

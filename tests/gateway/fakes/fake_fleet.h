@@ -83,6 +83,8 @@ class FakeFleet {
   void StopTokenizer();
   void StartTokenizer();
   void StopRouter();
+  // The identity that the tokenizer says it has, 32 bytes.
+  void SetTokenizerId(std::string id);
 
   // The questions that the router got.
   std::vector<v1::PlaceRequest> places() const;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -9,6 +11,7 @@
 
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
 #include "tests/worker/server/submits.h"
 #include "tests/worker/server/test_session.h"
 #include "worker/server/model_identity.h"
@@ -22,7 +25,9 @@ using ::caravan::testing::HasReason;
 using ::caravan::testing::MakeSubmit;
 using ::caravan::testing::ReadFile;
 using ::caravan::testing::RepositoryPath;
+using ::caravan::testing::TemporaryDirectory;
 using ::caravan::testing::TestSession;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -70,6 +75,30 @@ TEST(ModelStartupTest, DefaultsAreThoseOfTheModelAndNoOthers) {
   ASSERT_OK_AND_ASSIGN(model, StartDemo(options));
   EXPECT_FALSE(model->info.default_sampling().has_temperature());
   EXPECT_EQ(model->info.name(), "stories");
+}
+
+// The demo model's tokenizer beside a config of another vocabulary.
+absl::Status StartWithRows(int rows) {
+  const std::string demo = RepositoryPath("deploy/demo-model");
+  const TemporaryDirectory directory;
+  std::filesystem::copy(demo, directory.path());
+  nlohmann::json config =
+      nlohmann::json::parse(ReadFile(demo + "/config.json"));
+  config["vocab_size"] = rows;
+  std::ofstream(directory.path() + "/config.json") << config;
+  WorkerOptions options = DemoOptions();
+  options.model_directory = directory.path();
+  options.null_model = true;
+  return StartDemo(options).status();
+}
+
+TEST(ModelStartupTest, MoreTokenIdsThanEmbeddingRowsAreRefused) {
+  EXPECT_THAT(
+      StartWithRows(4095),
+      HasReason(Reason::kModelFileInvalid, AllOf(HasSubstr("at most 4095 ids"),
+                                                 HasSubstr("it has 4096"))));
+  EXPECT_OK(StartWithRows(4096));
+  EXPECT_OK(StartWithRows(4160));
 }
 
 TEST(ModelStartupTest, WhatIsAllocatedIsWhatWasPlanned) {
