@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/gguf/gguf_file.h"
+#include "common/mapped_file.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -187,10 +189,7 @@ class DirectoryLoader {
     file_ = "tokenizer.model";
     CARAVAN_ASSIGN_OR_RETURN(content,
                              ReadIfPresent(PathOf(file_), kMaxTokenizerBytes));
-    if (!content) {
-      return FileError(directory_,
-                       "has neither tokenizer.json nor tokenizer.model");
-    }
+    if (!content) return LoadGguf();
     if (LooksLikeTiktokenRanks(*content)) {
       CARAVAN_ASSIGN_OR_RETURN(
           model_, ParseTiktokenRanks(*content, PathOf(file_), declared_));
@@ -199,6 +198,23 @@ class DirectoryLoader {
     CARAVAN_ASSIGN_OR_RETURN(model_,
                              ParseSentencePiece(*content, PathOf(file_)));
     return SetLegacy();
+  }
+
+  // The vocabulary in the model's own file, of which a directory has one.
+  absl::Status LoadGguf() {
+    CARAVAN_ASSIGN_OR_RETURN(const std::optional<std::string> path,
+                             gguf::FindFile(directory_));
+    if (!path) {
+      return FileError(directory_,
+                       "has neither tokenizer.json nor tokenizer.model nor a "
+                       "GGUF file");
+    }
+    file_ = "GGUF file";
+    CARAVAN_ASSIGN_OR_RETURN(const MappedFile mapped, MappedFile::Open(*path));
+    CARAVAN_ASSIGN_OR_RETURN(const gguf::File file,
+                             gguf::File::Parse(mapped.bytes(), *path));
+    CARAVAN_ASSIGN_OR_RETURN(model_, ParseGgufVocabulary(file));
+    return absl::OkStatus();
   }
 
   // LlamaTokenizer's `legacy: false` gives the dummy prefix only to the
@@ -367,6 +383,9 @@ class DirectoryLoader {
     CARAVAN_ASSIGN_OR_RETURN(
         ChatTemplates templates,
         ReadChatTemplates(directory_, tokenizer_config_.reader()));
+    if (templates.source.empty() && templates.named.empty()) {
+      return absl::OkStatus();  // what a GGUF file says stays
+    }
     model_.chat_template = std::move(templates.source);
     model_.named_chat_templates = std::move(templates.named);
     return absl::OkStatus();

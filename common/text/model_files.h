@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/gguf/gguf_file.h"
 #include "common/text/tokenizer_model.h"
 
 namespace caravan::text {
@@ -30,6 +31,10 @@ absl::StatusOr<TokenizerModel> ParseSentencePiece(std::string_view content,
 absl::StatusOr<TokenizerModel> ParseTiktokenRanks(
     std::string_view content, std::string_view file,
     const std::vector<AddedToken>& special_tokens);
+
+// The vocabulary, chat templates and ids of a GGUF file's metadata: tokenizer
+// models "llama" and, with the pre-tokenizer of Llama-3, "gpt2".
+absl::StatusOr<TokenizerModel> ParseGgufVocabulary(const gguf::File& file);
 
 // Whether a tokenizer.model holds tiktoken ranks (else SentencePiece).
 bool LooksLikeTiktokenRanks(std::string_view content);

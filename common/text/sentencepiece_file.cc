@@ -13,58 +13,22 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "common/text/model_files.h"
+#include "common/text/sentencepiece_model.h"
 #include "common/text/utf8.h"
 #include "common/text/wire_reader.h"
 
 namespace caravan::text {
 namespace {
 
-enum class PieceType : uint64_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
-
-struct Piece {
-  std::string text;
-  float score = 0;
-  PieceType type = PieceType::kNormal;
-};
-
-// What the file says, with protobuf's defaults.
-struct File {
-  std::vector<Piece> pieces;
-  // trainer_spec
-  uint64_t model_type = 1;
-  bool byte_fallback = false;
-  bool whitespace_as_suffix = false;
-  int64_t bos_id = 1;
-  int64_t eos_id = 2;
-  // normalizer_spec
-  size_t charsmap_bytes = 0;
-  bool add_dummy_prefix = true;
-  bool remove_extra_whitespaces = true;
-  bool escape_whitespaces = true;
-};
-
-class Parser {
+// Reads the protobuf.
+class Reader {
  public:
-  Parser(std::string_view content, std::string_view file)
+  Reader(std::string_view content, std::string_view file)
       : content_(content), file_(file) {}
 
-  absl::StatusOr<TokenizerModel> Parse() {
+  absl::StatusOr<SentencePieceModel> Run() {
     CARAVAN_RETURN_IF_ERROR(Read());
-    CARAVAN_RETURN_IF_ERROR(CheckKind());
-    for (size_t i = 0; i < parsed_.pieces.size(); ++i) {
-      CARAVAN_RETURN_IF_ERROR(AddPiece(static_cast<TokenId>(i)));
-    }
-    AddExtraSymbols();
-    SetRules();
-    CARAVAN_RETURN_IF_ERROR(SetPairs());
-    return std::move(model_);
+    return std::move(parsed_);
   }
 
  private:
@@ -99,7 +63,7 @@ class Parser {
     if (index >= kMaxVocabularySize) {
       return Error(StrCat("has more than ", kMaxVocabularySize, " pieces"));
     }
-    Piece piece;
+    SentencePiece piece;
     WireReader reader(bytes);
     while (reader.Next()) {
       if (reader.field() == 1) piece.text = std::string(reader.bytes());
@@ -107,16 +71,6 @@ class Parser {
       if (reader.field() == 3) piece.type = PieceType{reader.varint()};
     }
     if (!reader.ok()) return PieceError(index, "is broken");
-    if (piece.text.empty()) return PieceError(index, "is empty");
-    if (piece.text.size() > kMaxPieceBytes) {
-      return PieceError(index,
-                        StrCat("has ", piece.text.size(), " bytes; at most ",
-                               kMaxPieceBytes, " are allowed"));
-    }
-    if (FirstInvalidUtf8(piece.text)) {
-      return PieceError(index, "is not valid UTF-8");
-    }
-    if (std::isnan(piece.score)) return PieceError(index, "has the score NaN");
     parsed_.pieces.push_back(std::move(piece));
     return absl::OkStatus();
   }
@@ -148,6 +102,37 @@ class Parser {
     return reader.ok() ? absl::OkStatus() : Error("normalizer_spec is broken");
   }
 
+  std::string_view content_;
+  std::string_view file_;
+  SentencePieceModel parsed_;
+};
+
+// Makes the description that all formats share.
+class Builder {
+ public:
+  Builder(SentencePieceModel parsed, std::string_view file)
+      : file_(file), parsed_(std::move(parsed)) {}
+
+  absl::StatusOr<TokenizerModel> Run() {
+    CARAVAN_RETURN_IF_ERROR(CheckKind());
+    for (size_t i = 0; i < parsed_.pieces.size(); ++i) {
+      CARAVAN_RETURN_IF_ERROR(CheckPiece(i));
+      CARAVAN_RETURN_IF_ERROR(AddPiece(static_cast<TokenId>(i)));
+    }
+    AddExtraSymbols();
+    SetRules();
+    CARAVAN_RETURN_IF_ERROR(SetPairs());
+    return std::move(model_);
+  }
+
+ private:
+  absl::Status Error(std::string_view what) const {
+    return FileError(file_, what);
+  }
+  absl::Status PieceError(size_t index, std::string_view what) const {
+    return Error(StrCat("piece ", index, " ", what));
+  }
+
   absl::Status CheckKind() const {
     constexpr uint64_t kBpe = 2;
     if (parsed_.pieces.empty()) return Error("has no pieces");
@@ -169,8 +154,23 @@ class Parser {
     return absl::OkStatus();
   }
 
+  absl::Status CheckPiece(size_t index) const {
+    const SentencePiece& piece = parsed_.pieces[index];
+    if (piece.text.empty()) return PieceError(index, "is empty");
+    if (piece.text.size() > kMaxPieceBytes) {
+      return PieceError(index,
+                        StrCat("has ", piece.text.size(), " bytes; at most ",
+                               kMaxPieceBytes, " are allowed"));
+    }
+    if (FirstInvalidUtf8(piece.text)) {
+      return PieceError(index, "is not valid UTF-8");
+    }
+    if (std::isnan(piece.score)) return PieceError(index, "has the score NaN");
+    return absl::OkStatus();
+  }
+
   absl::Status AddPiece(TokenId id) {
-    const Piece& piece = parsed_.pieces[id];
+    const SentencePiece& piece = parsed_.pieces[id];
     GrowTo(id, &model_);
     TokenEntry& token = model_.vocabulary.tokens[id];
     switch (piece.type) {
@@ -286,18 +286,24 @@ class Parser {
     return absl::OkStatus();
   }
 
-  std::string_view content_;
   std::string_view file_;
-  File parsed_;
+  const SentencePieceModel parsed_;
   TokenizerModel model_;
   absl::flat_hash_map<std::string, TokenId> symbols_;
 };
 
 }  // namespace
 
+absl::StatusOr<TokenizerModel> ModelOf(SentencePieceModel parsed,
+                                       std::string_view file) {
+  return Builder(std::move(parsed), file).Run();
+}
+
 absl::StatusOr<TokenizerModel> ParseSentencePiece(std::string_view content,
                                                   std::string_view file) {
-  return Parser(content, file).Parse();
+  CARAVAN_ASSIGN_OR_RETURN(SentencePieceModel parsed,
+                           Reader(content, file).Run());
+  return ModelOf(std::move(parsed), file);
 }
 
 }  // namespace caravan::text

@@ -11,6 +11,7 @@
 
 #include "common/text/incremental_decoder.h"
 #include "common/text/tokenizer.h"
+#include "tests/common/text/gguf_models.h"
 #include "tests/common/text/model_directory.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -67,6 +68,19 @@ class Golden : public ::testing::Test {
                                          const std::string& file) {
     const ModelDirectory directory;
     directory.Copy(source + "/" + file, file);
+    return LoadFrom(directory.path());
+  }
+
+  // The vocabulary of `source` in a GGUF file.
+  static std::unique_ptr<Tokenizer> LoadGguf(const std::string& source) {
+    const ModelDirectory directory;
+    const json file =
+        json::parse(testing::ReadFile(source + "/tokenizer.json"));
+    const bool byte_level = !file["model"].value("byte_fallback", false);
+    const auto other = Load(source, "tokenizer.model");
+    if (other == nullptr) return nullptr;
+    directory.Write("model.gguf", byte_level ? ByteLevelGguf(file, "llama-bpe")
+                                             : SentencePieceGguf(*other, 3));
     return LoadFrom(directory.path());
   }
 };
@@ -166,15 +180,58 @@ TEST_F(Golden, Storyllamas4096Encodes) {
   ExpectEncodes(*tokenizer, goldens + "/storyllamas-4096.encode.jsonl", false);
 }
 
+TEST_F(Golden, Llama2GgufEncodes) {
+  CARAVAN_REFERENCE_PATH_OR_SKIP(source, "tokenizers/llama-2");
+  CARAVAN_REFERENCE_PATH_OR_SKIP(goldens, "goldens/tokenizers");
+  const auto tokenizer = LoadGguf(source);
+  ASSERT_NE(tokenizer, nullptr);
+  ExpectEncodes(*tokenizer, goldens + "/llama-2.encode.jsonl", false);
+  ExpectEncodes(*tokenizer, goldens + "/llama-2.llama-cpp-vectors.jsonl",
+                false);
+  ExpectEncodes(*tokenizer,
+                goldens + "/llama-2.encode-special-tokenizer-json.jsonl", true);
+  ExpectDecodes(*tokenizer, goldens + "/llama-2.decode.jsonl");
+  EXPECT_EQ(tokenizer->chat_template(), "{{ bos_token }}{{ messages }}");
+  EXPECT_EQ(tokenizer->vocabulary().bos_id, 1);
+  EXPECT_EQ(tokenizer->vocabulary().size(), 32000);
+}
+
+TEST_F(Golden, Llama3GgufEncodes) {
+  CARAVAN_REFERENCE_PATH_OR_SKIP(source, "tokenizers/llama-3");
+  CARAVAN_REFERENCE_PATH_OR_SKIP(goldens, "goldens/tokenizers");
+  const auto tokenizer = LoadGguf(source);
+  ASSERT_NE(tokenizer, nullptr);
+  ExpectEncodes(*tokenizer, goldens + "/llama-3.encode.jsonl", false);
+  ExpectEncodes(*tokenizer, goldens + "/llama-3.llama-cpp-vectors.jsonl",
+                false);
+  ExpectDecodes(*tokenizer, goldens + "/llama-3.decode.jsonl");
+}
+
+// What llama.cpp wrote into a file of its own.
+TEST_F(Golden, Stories260kGgufEncodes) {
+  CARAVAN_REFERENCE_PATH_OR_SKIP(source, "gguf/stories260k-f16.gguf");
+  CARAVAN_REFERENCE_PATH_OR_SKIP(folder, "stories260k");
+  const auto tokenizer = LoadFrom(source);
+  const auto original = LoadFrom(folder);
+  ASSERT_NE(tokenizer, nullptr);
+  ASSERT_NE(original, nullptr);
+  for (const std::string text : {"Once upon a time", "caf\xC3\xA9 \n\t!"}) {
+    EXPECT_EQ(*tokenizer->Encode(text, {}), *original->Encode(text, {}));
+  }
+}
+
 TEST_F(Golden, EveryFormatOfOneVocabularyHasOneTokenizerId) {
   for (const char* const name : {"llama-2", "llama-3"}) {
     CARAVAN_REFERENCE_PATH_OR_SKIP(source, std::string("tokenizers/") + name);
     const auto from_model = Load(source, "tokenizer.model");
     const auto from_json = Load(source, "tokenizer.json");
+    const auto from_gguf = LoadGguf(source);
     ASSERT_NE(from_model, nullptr);
     ASSERT_NE(from_json, nullptr);
+    ASSERT_NE(from_gguf, nullptr);
     EXPECT_EQ(from_model->tokenizer_id().size(), 32u);
     EXPECT_EQ(from_model->tokenizer_id(), from_json->tokenizer_id()) << name;
+    EXPECT_EQ(from_model->tokenizer_id(), from_gguf->tokenizer_id()) << name;
   }
 }
 
