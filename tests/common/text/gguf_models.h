@@ -41,11 +41,11 @@ inline std::string PieceOf(const TokenEntry& token) {
   return piece;
 }
 
-// As in Llama-2: the order of ids, but for longer runs of spaces, which merge
+// As in Llama-2: the order of ids, but for runs of spaces, which merge
 // last.
 inline float ScoreOf(const TokenEntry& token, size_t id) {
   if (token.kind != TokenKind::kNormal) return 0;
-  const bool spaces = token.bytes.size() > 2 &&
+  const bool spaces = token.bytes.size() > 1 &&
                       token.bytes.find_first_not_of(' ') == std::string::npos;
   return spaces ? -1e9f : -static_cast<float>(id);
 }
