@@ -127,15 +127,24 @@ ValueOr Concatenate(Interpreter& interpreter, const Value& left,
 
 // One conversion of a %-format.
 struct Conversion {
+  std::optional<std::string> name;  // of %(name)s
   std::string flags;
   int width = 0;
   int precision = -1;
   char type = 's';
+
+  bool Has(char flag) const { return flags.find(flag) != std::string::npos; }
 };
 
 std::optional<Conversion> ParseConversion(std::string_view text, size_t* at) {
   Conversion conversion;
   size_t i = *at;
+  if (i < text.size() && text[i] == '(') {
+    const size_t end = text.find(')', i);
+    if (end == std::string_view::npos) return std::nullopt;
+    conversion.name = text.substr(i + 1, end - i - 1);
+    i = end + 1;
+  }
   const auto number = [&](int* value) {
     const auto [end, error] =
         std::from_chars(text.data() + i, text.data() + text.size(), *value);
@@ -143,7 +152,7 @@ std::optional<Conversion> ParseConversion(std::string_view text, size_t* at) {
     return error != std::errc::result_out_of_range && *value <= 1000;
   };
   while (i < text.size() &&
-         std::string_view("-+ 0").find(text[i]) != std::string_view::npos) {
+         std::string_view("-+ 0#").find(text[i]) != std::string_view::npos) {
     conversion.flags += text[i++];
   }
   if (!number(&conversion.width)) return std::nullopt;
@@ -158,55 +167,146 @@ std::optional<Conversion> ParseConversion(std::string_view text, size_t* at) {
   return conversion;
 }
 
-absl::StatusOr<Text> Convert(Interpreter& interpreter,
-                             const Conversion& conversion, const Value& value) {
-  const char type = conversion.type;
-  if (type == 's') return interpreter.Show(value);
-  if (type == 'r') {
-    CARAVAN_RETURN_IF_ERROR(
-        interpreter.SpendBytes(value.weight() * kCharacterWork));
-    return Text(Repr(value), Origin::kValue);
+bool IsOneOf(char type, std::string_view types) {
+  return types.find(type) != std::string_view::npos;
+}
+
+std::string FormatInteger(char type, int precision, uint64_t magnitude) {
+  const int base = IsOneOf(type, "xX") ? 16 : type == 'o' ? 8 : 10;
+  char buffer[64];
+  const auto [end, error] =
+      std::to_chars(buffer, buffer + sizeof buffer, magnitude, base);
+  std::string digits(buffer, end);
+  if (type == 'X') {
+    for (char& c : digits) c = c >= 'a' ? static_cast<char>(c - 32) : c;
   }
-  if (!value.is_number()) {
-    return TemplateError(StrCat("%", std::string_view(&type, 1),
-                                " needs a number; got ", value.TypeName()));
-  }
+  const auto wanted = static_cast<size_t>(std::max(precision, 0));
+  if (digits.size() < wanted) digits.insert(0, wanted - digits.size(), '0');
+  return digits;
+}
+
+std::string FormatFloat(char type, int precision, double magnitude) {
+  const char format[] = {'%', '.', '*', type, '\0'};
   char buffer[512];
-  int size = 0;
-  const int precision = conversion.precision;
-  if (type == 'd' || type == 'i' || type == 'x') {
-    const auto integer = value.is_float()
+  const int size =
+      std::snprintf(buffer, sizeof buffer, format,
+                    precision < 0 ? 6 : std::min(precision, 100), magnitude);
+  return std::string(buffer, std::min<size_t>(size, sizeof buffer - 1));
+}
+
+// A number's sign and digits.
+struct Digits {
+  bool negative;
+  std::string digits;
+};
+
+absl::StatusOr<Digits> DigitsOf(const Conversion& conversion,
+                                const Value& value) {
+  const char type = conversion.type;
+  if (IsOneOf(type, "eEfFgG")) {
+    const double number = value.as_float();
+    return Digits{std::signbit(number),
+                  FormatFloat(type, conversion.precision, std::fabs(number))};
+  }
+  if (value.is_float() && !(std::fabs(value.as_float()) < 9.2e18)) {
+    return TemplateError("integer is out of range");
+  }
+  const int64_t number = value.is_float()
                              ? static_cast<int64_t>(value.as_float())
                              : value.as_int();
-    size = std::snprintf(buffer, sizeof buffer, type == 'x' ? "%llx" : "%lld",
-                         static_cast<long long>(integer));
-  } else if (type == 'f' || type == 'g' || type == 'e') {
-    const char format[] = {'%', '.', '*', type, '\0'};
-    size = std::snprintf(buffer, sizeof buffer, format,
-                         precision < 0 ? 6 : std::min(precision, 100),
-                         value.as_float());
+  const auto bits = static_cast<uint64_t>(number);
+  return Digits{number < 0, FormatInteger(type, conversion.precision,
+                                          number < 0 ? 0 - bits : bits)};
+}
+
+absl::StatusOr<Text> ConvertText(Interpreter& interpreter,
+                                 const Conversion& conversion,
+                                 const Value& value) {
+  Text text;
+  if (conversion.type == 's') {
+    CARAVAN_ASSIGN_OR_RETURN(text, interpreter.Show(value));
   } else {
+    CARAVAN_RETURN_IF_ERROR(
+        interpreter.SpendBytes(value.weight() * kCharacterWork));
+    text = Text(Repr(value), Origin::kValue);
+  }
+  if (conversion.precision < 0) return text;
+  const std::vector<size_t> offsets = text.CharacterOffsets();
+  return text.Slice(
+      0, offsets[std::min<size_t>(conversion.precision, offsets.size() - 1)]);
+}
+
+// The sign, zeros if they are wanted, the digits.
+absl::StatusOr<Text> ConvertNumber(const Conversion& conversion,
+                                   const Value& value) {
+  const char type = conversion.type;
+  if (!IsOneOf(type, "diuxXoeEfFgG")) {
     return TemplateError(StrCat("format has the unknown conversion %",
                                 std::string_view(&type, 1)));
   }
-  return Text(std::string_view(buffer, std::min<size_t>(size, 511)),
-              Origin::kValue);
+  if (!value.is_number() || (IsOneOf(type, "xXo") && value.is_float())) {
+    return TemplateError(StrCat("%", std::string_view(&type, 1),
+                                " cannot show a ", value.TypeName()));
+  }
+  CARAVAN_ASSIGN_OR_RETURN(const Digits number, DigitsOf(conversion, value));
+  std::string text = number.negative       ? "-"
+                     : conversion.Has('+') ? "+"
+                     : conversion.Has(' ') ? " "
+                                           : "";
+  if (conversion.Has('#') && IsOneOf(type, "xXo")) text += {'0', type};
+  const size_t size = text.size() + number.digits.size();
+  const auto width = static_cast<size_t>(conversion.width);
+  const bool zeros = conversion.Has('0') && !conversion.Has('-');
+  if (zeros && width > size) text.append(width - size, '0');
+  return Text(text + number.digits, Origin::kValue);
+}
+
+absl::StatusOr<Text> Convert(Interpreter& interpreter,
+                             const Conversion& conversion, const Value& value) {
+  return IsOneOf(conversion.type, "sr")
+             ? ConvertText(interpreter, conversion, value)
+             : ConvertNumber(conversion, value);
 }
 
 void AppendPadded(const Conversion& conversion, const Text& text, Text* out) {
   const auto width = static_cast<size_t>(conversion.width);
-  const size_t count = text.CharacterOffsets().size() - 1;
+  const size_t count = text.CountCharacters();
   const std::string padding(width > count ? width - count : 0, ' ');
-  const bool left = conversion.flags.find('-') != std::string::npos;
-  const bool zero = conversion.flags.find('0') != std::string::npos && !left &&
-                    conversion.type != 's' && conversion.type != 'r';
-  if (!left) {
-    out->Append(zero ? std::string(padding.size(), '0') : padding,
-                Origin::kValue);
-  }
+  const bool left = conversion.Has('-');
+  if (!left) out->Append(padding, Origin::kValue);
   out->Append(text);
   if (left) out->Append(padding, Origin::kValue);
 }
+
+// The values of a format, in turn or by name.
+class FormatArguments {
+ public:
+  FormatArguments(const List& values, const Value* mapping)
+      : values_(values), mapping_(mapping) {}
+
+  absl::StatusOr<Value> Next(const std::optional<std::string>& name) {
+    if (name) {
+      if (mapping_ == nullptr || !mapping_->is_dict()) {
+        return TemplateError("format with names needs a mapping");
+      }
+      const Value* const found = mapping_->dict().Find(*name);
+      if (found != nullptr) return *found;
+      return TemplateError(StrCat("format has no value for ", *name));
+    }
+    if (next_ < values_.size()) return values_[next_++];
+    return TemplateError("format has more conversions than arguments");
+  }
+
+  absl::Status CheckAllUsed() const {
+    if (mapping_ != nullptr || next_ >= values_.size()) return absl::OkStatus();
+    return TemplateError("format has fewer conversions than arguments");
+  }
+
+ private:
+  const List& values_;
+  const Value* const mapping_;
+  size_t next_ = 0;
+};
 
 // Bounds of a slice of `count` elements, as Python clips them.
 struct SliceBounds {
@@ -259,6 +359,15 @@ ValueOr Arithmetic(Interpreter& interpreter, std::string_view op,
     }
     return IntegerArithmetic(op, left.as_int(), right.as_int());
   }
+  if (op == "%" && left.is_string()) {
+    if (right.is_tuple()) {
+      return FormatPercent(interpreter, left.text(), right.items(), nullptr);
+    }
+    const bool is_mapping =
+        right.is_dict() || right.is_sequence() || right.is_undefined();
+    return FormatPercent(interpreter, left.text(), {right},
+                         is_mapping ? &right : nullptr);
+  }
   for (const Value* const value : {&left, &right}) {
     if (value->is_undefined()) {
       return TemplateError(
@@ -282,18 +391,14 @@ ValueOr Arithmetic(Interpreter& interpreter, std::string_view op,
   if (op == "*" && whole(left) && repeatable(right)) {
     return Repeat(interpreter, right, left.as_int());
   }
-  if (op == "%" && left.is_string()) {
-    return FormatPercent(interpreter, left.text(),
-                         right.is_tuple() ? right.items() : List{right});
-  }
   return BadOperands(op, left, right);
 }
 
 ValueOr FormatPercent(Interpreter& interpreter, const Text& format,
-                      const List& arguments) {
+                      const List& arguments, const Value* mapping) {
   Text out;
+  FormatArguments values(arguments, mapping);
   const std::string_view bytes = format.bytes();
-  size_t next = 0;
   size_t i = 0;
   while (i < bytes.size()) {
     const size_t percent = std::min(bytes.find('%', i), bytes.size());
@@ -306,19 +411,15 @@ ValueOr FormatPercent(Interpreter& interpreter, const Text& format,
     }
     const std::optional<Conversion> conversion = ParseConversion(bytes, &i);
     if (!conversion) return TemplateError("format has a broken conversion");
-    if (next >= arguments.size()) {
-      return TemplateError("format has more conversions than arguments");
-    }
-    CARAVAN_ASSIGN_OR_RETURN(
-        const Text text, Convert(interpreter, *conversion, arguments[next++]));
     CARAVAN_RETURN_IF_ERROR(interpreter.Spend(1));
+    CARAVAN_ASSIGN_OR_RETURN(const Value value, values.Next(conversion->name));
+    CARAVAN_ASSIGN_OR_RETURN(const Text text,
+                             Convert(interpreter, *conversion, value));
     CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
         static_cast<int64_t>(text.size()) + conversion->width));
     AppendPadded(*conversion, text, &out);
   }
-  if (next < arguments.size()) {
-    return TemplateError("format has fewer conversions than arguments");
-  }
+  CARAVAN_RETURN_IF_ERROR(values.CheckAllUsed());
   return Value(std::move(out));
 }
 

@@ -34,9 +34,12 @@ Value Method(const Value& value, std::string_view name);
 absl::StatusOr<Value> Arithmetic(Interpreter& interpreter, std::string_view op,
                                  const Value& left, const Value& right);
 
-// `format % arguments`, with %s %r %d %i %f %x %%.
+// `format % arguments`, with %s %r, the conversions of numbers and %%.
+// `mapping` is the one argument that need not be used and may be asked for
+// names, or null.
 absl::StatusOr<Value> FormatPercent(Interpreter& interpreter,
-                                    const Text& format, const List& arguments);
+                                    const Text& format, const List& arguments,
+                                    const Value* mapping);
 
 // Python's `value[start:stop:step]`, of strings by character.
 absl::StatusOr<Value> Slice(Interpreter& interpreter, const Value& value,

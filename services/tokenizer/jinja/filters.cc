@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
@@ -11,6 +12,8 @@
 
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "common/text/unicode_class.h"
+#include "common/text/utf8.h"
 #include "services/tokenizer/jinja/builtins.h"
 
 namespace caravan::jinja {
@@ -159,11 +162,17 @@ std::optional<int64_t> Truncated(double value) {
   return static_cast<int64_t>(value);
 }
 
+absl::Status RefuseUndefined(const Value& value) {
+  if (!value.is_undefined()) return absl::OkStatus();
+  return TemplateError(StrCat("'", value.undefined_name(), "' is undefined"));
+}
+
 ValueOr ToInt(Interpreter&, const Value& value, const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const Bound bound,
                            Bind("int", arguments, {"default", "base"}));
   CARAVAN_ASSIGN_OR_RETURN(const int64_t base, IntegerOr(bound[1], 10, "base"));
   if (base != 10) return TemplateError("int knows only base 10");
+  CARAVAN_RETURN_IF_ERROR(RefuseUndefined(value));
   std::optional<int64_t> number;
   if (value.is_float()) {
     number = Truncated(value.as_float());
@@ -183,6 +192,7 @@ ValueOr ToInt(Interpreter&, const Value& value, const Arguments& arguments) {
 ValueOr ToFloat(Interpreter&, const Value& value, const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const Bound bound,
                            Bind("float", arguments, {"default"}));
+  CARAVAN_RETURN_IF_ERROR(RefuseUndefined(value));
   if (value.is_number()) return Value(value.as_float());
   if (value.is_string()) {
     const std::optional<double> number = ParseNumber<double>(value);
@@ -191,22 +201,56 @@ ValueOr ToFloat(Interpreter&, const Value& value, const Arguments& arguments) {
   return bound[0] == nullptr ? Value(0.0) : *bound[0];
 }
 
+// Python's round(): decimal digits after (or before) the point, the exact
+// halves to even.
+double RoundFloat(double value, int precision) {
+  if (!std::isfinite(value) || value == 0) return value;
+  if (precision < 0) {
+    const double scale = std::pow(10.0, -precision);
+    return std::nearbyint(value / scale) * scale;
+  }
+  char buffer[400];
+  const int size =
+      std::snprintf(buffer, sizeof buffer, "%.*f", precision, value);
+  double rounded = value;
+  std::from_chars(buffer, buffer + size, rounded);
+  return rounded;
+}
+
+int64_t RoundInteger(int64_t value, int precision) {
+  int64_t scale = 1;
+  for (int i = 0; i < -precision; ++i) scale *= 10;
+  const int64_t rest = (value % scale + scale) % scale;
+  if (value < INT64_MIN + rest) return value;
+  const int64_t down = value - rest;
+  const bool up =
+      rest * 2 > scale || (rest * 2 == scale && (down / scale) % 2 != 0);
+  return up && down <= INT64_MAX - scale ? down + scale : down;
+}
+
 ValueOr Round(Interpreter&, const Value& value, const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const Bound bound,
                            Bind("round", arguments, {"precision", "method"}));
   if (!value.is_number()) return TemplateError("round needs a number");
-  CARAVAN_ASSIGN_OR_RETURN(const int64_t precision,
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t wanted,
                            IntegerOr(bound[0], 0, "precision"));
-  if (precision < -15 || precision > 15) {
+  if (wanted < -15 || wanted > 15) {
     return TemplateError("precision must be in [-15, 15]");
   }
-  const Text method = TextOr(bound[1], "common");
-  const double scale = std::pow(10.0, static_cast<double>(precision));
+  const int precision = static_cast<int>(wanted);
+  const std::string method = TextOr(bound[1], "common").bytes();
+  if (method == "common") {
+    return value.is_float() ? Value(RoundFloat(value.as_float(), precision))
+                            : Value(RoundInteger(value.as_int(), precision));
+  }
+  if (method != "ceil" && method != "floor") {
+    return TemplateError("round knows the methods common, ceil and floor");
+  }
+  const double scale = std::pow(10.0, precision);
   const double scaled = value.as_float() * scale;
-  if (method.bytes() == "ceil") return Value(std::ceil(scaled) / scale);
-  if (method.bytes() == "floor") return Value(std::floor(scaled) / scale);
-  if (method.bytes() != "common") return TemplateError("unknown round method");
-  return Value(std::nearbyint(scaled) / scale);
+  const double whole =
+      method == "ceil" ? std::ceil(scaled) : std::floor(scaled);
+  return Value(whole / scale + 0.0);  // Python's are integers: no -0
 }
 
 ValueOr FormatFilter(Interpreter& interpreter, const Value& value,
@@ -214,7 +258,16 @@ ValueOr FormatFilter(Interpreter& interpreter, const Value& value,
   if (!arguments.named.empty()) {
     return TemplateError("format takes no named arguments");
   }
-  return FormatPercent(interpreter, ToText(value), arguments.positional);
+  return FormatPercent(interpreter, ToText(value), arguments.positional,
+                       /*mapping=*/nullptr);
+}
+
+// The `width` of indent: a text, or that many spaces.
+absl::StatusOr<Text> IndentOf(const Value* width) {
+  if (width != nullptr && width->is_string()) return width->text();
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t count, IntegerOr(width, 4, "width"));
+  if (count > 1000) return TemplateError("width must be at most 1000");
+  return Text(std::string(std::max<int64_t>(0, count), ' '), Origin::kTemplate);
 }
 
 ValueOr Indent(Interpreter& interpreter, const Value& value,
@@ -222,34 +275,32 @@ ValueOr Indent(Interpreter& interpreter, const Value& value,
   CARAVAN_ASSIGN_OR_RETURN(
       const Bound bound,
       Bind("indent", arguments, {"width", "first", "blank"}));
-  Text indent(std::string(4, ' '), Origin::kTemplate);
-  if (bound[0] != nullptr && bound[0]->is_string()) {
-    indent = bound[0]->text();
-  } else {
-    CARAVAN_ASSIGN_OR_RETURN(const int64_t width,
-                             IntegerOr(bound[0], 4, "width"));
-    if (width < 0 || width > 1000) {
-      return TemplateError("width must be in [0, 1000]");
-    }
-    indent = Text(std::string(width, ' '), Origin::kTemplate);
+  if (!value.is_string()) {
+    return TemplateError(
+        StrCat("indent needs a string; got ", value.TypeName()));
   }
-  const bool first = TruthyOr(bound[1], false);
-  const bool blank = TruthyOr(bound[2], false);
-  const size_t count = value.text().CountOf("\n") + 1;
+  CARAVAN_ASSIGN_OR_RETURN(const Text indent, IndentOf(bound[0]));
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.SpendBytes(value.weight() * kCharacterWork));
+  Text text = value.text();
+  text.Append("\n", Origin::kTemplate);  // a line end at the end is a line
   CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
-      static_cast<int64_t>(count * (indent.size() + sizeof(Text)))));
-  const std::vector<Text> lines = value.text().Split("\n", -1);
+      static_cast<int64_t>(CountLines(text) * (indent.size() + sizeof(Text)))));
+  const std::vector<Text> lines = LinesOf(text, /*keep_ends=*/false);
+  const bool blank = TruthyOr(bound[2], false);
   Text out;
   for (size_t i = 0; i < lines.size(); ++i) {
     if (i > 0) out.Append("\n", Origin::kTemplate);
-    const bool wanted = i == 0 ? first : blank || !lines[i].empty();
+    const bool wanted =
+        i == 0 ? TruthyOr(bound[1], false) : blank || !lines[i].empty();
     if (wanted) out.Append(indent);
     out.Append(lines[i]);
   }
   return Value(std::move(out));
 }
 
-ValueOr Truncate(Interpreter&, const Value& value, const Arguments& arguments) {
+ValueOr Truncate(Interpreter& interpreter, const Value& value,
+                 const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(
       const Bound bound,
       Bind("truncate", arguments, {"length", "killwords", "end", "leeway"}));
@@ -257,16 +308,26 @@ ValueOr Truncate(Interpreter&, const Value& value, const Arguments& arguments) {
                            IntegerOr(bound[0], 255, "length"));
   CARAVAN_ASSIGN_OR_RETURN(const int64_t leeway,
                            IntegerOr(bound[3], 5, "leeway"));
-  const Text text = ToText(value);
   const Text end = TextOr(bound[2], "...");
-  const std::vector<size_t> offsets = text.CharacterOffsets();
-  const auto count = static_cast<int64_t>(offsets.size()) - 1;
-  const auto end_count =
-      static_cast<int64_t>(end.CharacterOffsets().size()) - 1;
+  const auto end_count = static_cast<int64_t>(end.CountCharacters());
   if (length < end_count || leeway < 0 || length > (1 << 30)) {
     return TemplateError("length is too small for the end, or too large");
   }
-  if (count <= length + leeway) return Value(text);
+  if (value.is_undefined()) return value;
+  const auto fits = [&](size_t size) {
+    return static_cast<int64_t>(size) <= length + leeway;
+  };
+  if (value.is_sequence() && fits(value.items().size())) return value;
+  if (value.is_dict() && fits(value.dict().size())) return value;
+  if (!value.is_string()) {
+    return TemplateError(
+        StrCat("truncate needs a string; got ", value.TypeName()));
+  }
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.SpendBytes(value.weight() * kCharacterWork));
+  const Text& text = value.text();
+  const std::vector<size_t> offsets = text.CharacterOffsets();
+  if (fits(offsets.size() - 1)) return value;
   Text kept = text.Slice(0, offsets[length - end_count]);
   if (!TruthyOr(bound[1], false)) {
     const size_t space = kept.bytes().rfind(' ');
@@ -274,6 +335,42 @@ ValueOr Truncate(Interpreter&, const Value& value, const Arguments& arguments) {
   }
   kept.Append(end);
   return Value(std::move(kept));
+}
+
+Text TitleWord(const Text& word) {
+  if (word.empty()) return word;
+  const size_t first = text::Utf8Size(word.bytes().front());
+  Text out = ToCase(word.Slice(0, first), LetterCase::kUpper);
+  out.Append(
+      ToCase(word.Slice(first, word.size() - first), LetterCase::kLower));
+  return out;
+}
+
+// Words begin after white space, hyphens and opening brackets.
+ValueOr Title(Interpreter& interpreter, const Value& value,
+              const Arguments& arguments) {
+  CARAVAN_RETURN_IF_ERROR(Bind("title", arguments, {}).status());
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.SpendBytes(value.weight() * 4 * kCharacterWork));
+  const Text& text = value.text();
+  const std::string_view bytes = text.bytes();
+  const auto separates = [&](size_t i) {
+    return std::string_view("-({[<").find(bytes[i]) != std::string_view::npos ||
+           IsSpace(text::DecodeUtf8(bytes.substr(i)).code_point);
+  };
+  Text out;
+  size_t begin = 0;
+  for (size_t i = 0; i < bytes.size();) {
+    const size_t size = text::Utf8Size(bytes[i]);
+    if (separates(i)) {
+      out.Append(TitleWord(text.Slice(begin, i - begin)));
+      out.Append(text.Slice(i, size));
+      begin = i + size;
+    }
+    i += size;
+  }
+  out.Append(TitleWord(text.Slice(begin, bytes.size() - begin)));
+  return Value(std::move(out));
 }
 
 ValueOr Escape(Interpreter& interpreter, const Value& value,
@@ -297,38 +394,28 @@ ValueOr Escape(Interpreter& interpreter, const Value& value,
   return Value(std::move(text));
 }
 
-ValueOr UrlEncode(Interpreter& interpreter, const Value& value,
-                  const Arguments& arguments) {
-  CARAVAN_RETURN_IF_ERROR(Bind("urlencode", arguments, {}).status());
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  constexpr std::string_view kPlain =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/";
-  const Text text = ToText(value);
-  CARAVAN_RETURN_IF_ERROR(
-      interpreter.Allocate(static_cast<int64_t>(text.size()) * 3));
-  std::string out;
-  for (const char c : text.bytes()) {
-    if (kPlain.find(c) != std::string_view::npos) {
-      out += c;
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out += '%';
-      out += kDigits[byte >> 4];
-      out += kDigits[byte & 15];
-    }
-  }
-  return Value::String(out);
-}
-
+// Runs of letters, digits and underscores.
 ValueOr WordCount(Interpreter&, const Value& value,
                   const Arguments& arguments) {
   CARAVAN_RETURN_IF_ERROR(Bind("wordcount", arguments, {}).status());
-  return Value(static_cast<int64_t>(value.text().CountWords()));
+  const std::string_view bytes = value.text().bytes();
+  int64_t count = 0;
+  bool in_word = false;
+  for (size_t i = 0; i < bytes.size(); i += text::Utf8Size(bytes[i])) {
+    const text::CharClass c =
+        text::ClassOf(text::DecodeUtf8(bytes.substr(i)).code_point);
+    const bool word = bytes[i] == '_' || c == text::CharClass::kLetter ||
+                      c == text::CharClass::kNumber;
+    if (word && !in_word) ++count;
+    in_word = word;
+  }
+  return Value(count);
 }
 
+// Nothing is escaped by itself, so that only a string is made.
 ValueOr Safe(Interpreter&, const Value& value, const Arguments& arguments) {
   CARAVAN_RETURN_IF_ERROR(Bind("safe", arguments, {}).status());
-  return value;  // nothing is escaped by itself
+  return value;
 }
 
 ValueOr Attr(Interpreter& interpreter, const Value& value,
@@ -378,6 +465,61 @@ ValueOr Items(Interpreter& interpreter, const Value& value,
         StrCat("items needs a mapping; got ", value.TypeName()));
   }
   return interpreter.Call(Method(value, "items"), {});
+}
+
+std::string Quoted(std::string_view bytes, bool in_query) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  constexpr std::string_view kPlain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~";
+  std::string out;
+  for (const char c : bytes) {
+    if (kPlain.find(c) != std::string_view::npos || (c == '/' && !in_query)) {
+      out += c;
+    } else if (c == ' ' && in_query) {
+      out += '+';
+    } else {
+      const auto byte = static_cast<unsigned char>(c);
+      out += '%';
+      out += kDigits[byte >> 4];
+      out += kDigits[byte & 15];
+    }
+  }
+  return out;
+}
+
+absl::StatusOr<std::string> UrlQuoted(Interpreter& interpreter,
+                                      const Value& value, bool in_query) {
+  CARAVAN_ASSIGN_OR_RETURN(const Text text, interpreter.Show(value));
+  CARAVAN_RETURN_IF_ERROR(
+      interpreter.Allocate(static_cast<int64_t>(text.size()) * 8));
+  return Quoted(text.bytes(), in_query);
+}
+
+// A string, or pairs of name and value.
+ValueOr UrlEncode(Interpreter& interpreter, const Value& value,
+                  const Arguments& arguments) {
+  CARAVAN_RETURN_IF_ERROR(Bind("urlencode", arguments, {}).status());
+  if (!value.is_sequence() && !value.is_dict() && !value.is_undefined()) {
+    CARAVAN_ASSIGN_OR_RETURN(const std::string out,
+                             UrlQuoted(interpreter, value, /*in_query=*/false));
+    return Value::String(out);
+  }
+  Value pairs = value;
+  if (value.is_dict()) {
+    CARAVAN_ASSIGN_OR_RETURN(pairs, Items(interpreter, value, {}));
+  }
+  CARAVAN_ASSIGN_OR_RETURN(const List items, interpreter.Iterate(pairs));
+  std::string out;
+  for (const Value& item : items) {
+    CARAVAN_ASSIGN_OR_RETURN(const List pair, interpreter.Iterate(item));
+    if (pair.size() != 2) return TemplateError("urlencode needs pairs");
+    CARAVAN_ASSIGN_OR_RETURN(const std::string name,
+                             UrlQuoted(interpreter, pair[0], true));
+    CARAVAN_ASSIGN_OR_RETURN(const std::string content,
+                             UrlQuoted(interpreter, pair[1], true));
+    StrAppend(&out, out.empty() ? "" : "&", name, "=", content);
+  }
+  return Value::String(out);
 }
 
 // `a.b.0` of an item, as the attribute= arguments have it.
@@ -481,15 +623,37 @@ absl::StatusOr<std::vector<size_t>> SortedOrder(Interpreter& interpreter,
   return order;
 }
 
+// What sort goes by: the items, or for each a list of the attributes that are
+// named between commas.
+absl::StatusOr<List> SortKeys(Interpreter& interpreter, const List& items,
+                              const Value* attributes, bool case_sensitive) {
+  if (attributes == nullptr || !attributes->is_string()) {
+    CARAVAN_ASSIGN_OR_RETURN(List keys, KeysOf(interpreter, items, attributes));
+    return AllFolded(interpreter, std::move(keys), case_sensitive);
+  }
+  std::vector<List> rows(items.size());
+  for (const Text& name : attributes->text().Split(",", -1)) {
+    const Value attribute(name);
+    CARAVAN_ASSIGN_OR_RETURN(List keys, KeysOf(interpreter, items, &attribute));
+    CARAVAN_ASSIGN_OR_RETURN(
+        keys, AllFolded(interpreter, std::move(keys), case_sensitive));
+    for (size_t i = 0; i < items.size(); ++i) {
+      rows[i].push_back(std::move(keys[i]));
+    }
+  }
+  List keys;
+  for (List& row : rows) keys.push_back(Value::MakeList(std::move(row)));
+  return keys;
+}
+
 ValueOr Sort(Interpreter& interpreter, const Value& value,
              const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(
       const Bound bound,
       Bind("sort", arguments, {"reverse", "case_sensitive", "attribute"}));
   CARAVAN_ASSIGN_OR_RETURN(List items, interpreter.Iterate(value));
-  CARAVAN_ASSIGN_OR_RETURN(List keys, KeysOf(interpreter, items, bound[2]));
-  CARAVAN_ASSIGN_OR_RETURN(
-      keys, AllFolded(interpreter, std::move(keys), TruthyOr(bound[1], false)));
+  CARAVAN_ASSIGN_OR_RETURN(List keys, SortKeys(interpreter, items, bound[2],
+                                               TruthyOr(bound[1], false)));
   const bool reverse = TruthyOr(bound[0], false);
   if (reverse) {  // equal ones keep their order, as in Python
     std::reverse(items.begin(), items.end());
@@ -542,6 +706,9 @@ ValueOr Unique(Interpreter& interpreter, const Value& value,
     CARAVAN_ASSIGN_OR_RETURN(
         const Value key,
         Folded(interpreter, keys[i], TruthyOr(bound[0], false)));
+    if (key.is_dict() || (key.is_sequence() && !key.is_tuple())) {
+      return TemplateError(StrCat("unique cannot take a ", key.TypeName()));
+    }
     CARAVAN_ASSIGN_OR_RETURN(const bool known,
                              interpreter.Contains(Value::MakeList(seen), key));
     if (known) continue;
@@ -632,7 +799,7 @@ ValueOr SliceFilter(Interpreter& interpreter, const Value& value,
     const int64_t size = count / slices + (i < longer ? 1 : 0);
     List column(items.begin() + begin, items.begin() + begin + size);
     begin += size;
-    if (bound[1] != nullptr && i >= longer && longer > 0) {
+    if (bound[1] != nullptr && !bound[1]->is_none() && i >= longer) {
       column.push_back(*bound[1]);
     }
     columns.push_back(Value::MakeList(std::move(column)));
@@ -753,10 +920,10 @@ Filter Selection(bool wanted, bool by_attribute) {
 void AddScalarFilters(Table* table) {
   Table& t = *table;
   t["trim"] = OfText(Trim);
-  for (const char* const name :
-       {"upper", "lower", "title", "capitalize", "replace"}) {
+  for (const char* const name : {"upper", "lower", "capitalize", "replace"}) {
     t[name] = StringMethod(name);
   }
+  t["title"] = OfText(Title);
   t["default"] = t["d"] = Default;
   t["length"] = t["count"] = Length;
   t["tojson"] = ToJsonFilter;
@@ -766,12 +933,12 @@ void AddScalarFilters(Table* table) {
   t["float"] = ToFloat;
   t["round"] = Round;
   t["format"] = OfText(FormatFilter);
-  t["indent"] = OfText(Indent);
-  t["truncate"] = OfText(Truncate);
+  t["indent"] = Indent;
+  t["truncate"] = Truncate;
   t["escape"] = t["e"] = t["forceescape"] = OfText(Escape);
-  t["urlencode"] = OfText(UrlEncode);
+  t["urlencode"] = UrlEncode;
   t["wordcount"] = OfText(WordCount);
-  t["safe"] = Safe;
+  t["safe"] = OfText(Safe);
   t["attr"] = Attr;
   t["center"] = [](Interpreter& interpreter, const Value& value,
                    const Arguments& arguments) -> ValueOr {

@@ -27,6 +27,7 @@ def main():
     rows("kUpper", str.upper)
     rows("kLower", str.lower)
     rows("kTitle", str.title)
+    rows("kFolded", str.casefold)
 
 
 if __name__ == "__main__":

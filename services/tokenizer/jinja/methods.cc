@@ -121,31 +121,47 @@ ValueOr SplitLines(Interpreter& interpreter, const Text& text,
                    const Arguments& arguments) {
   CARAVAN_ASSIGN_OR_RETURN(const auto bound,
                            Bind("splitlines", arguments, {"keepends"}));
-  CARAVAN_RETURN_IF_ERROR(AllocateParts(
-      interpreter, text, text.CountOf("\r") + text.CountOf("\n") + 1));
+  CARAVAN_RETURN_IF_ERROR(AllocateParts(interpreter, text, CountLines(text)));
   const bool keep = bound[0] != nullptr && bound[0]->Truthy();
-  List lines;
-  const std::string_view bytes = text.bytes();
-  size_t begin = 0;
-  while (begin < bytes.size()) {
-    size_t end = std::min(bytes.find_first_of("\r\n", begin), bytes.size());
-    size_t next = end;
-    if (next < bytes.size()) {
-      next += bytes.substr(next).starts_with("\r\n") ? 2 : 1;
-    }
-    lines.push_back(Value(text.Slice(begin, (keep ? next : end) - begin)));
-    begin = next;
-  }
-  return Value::MakeList(std::move(lines));
+  return ListOfTexts(LinesOf(text, keep));
+}
+
+// The stretch that the arguments `start` and `end` of a method name.
+struct Range {
+  size_t begin;  // in bytes
+  size_t end;
+  bool in_text;  // `start` is not beyond the text
+};
+
+absl::StatusOr<Range> RangeOf(const Text& text, const Value* start,
+                              const Value* end) {
+  if (start == nullptr && end == nullptr) return Range{0, text.size(), true};
+  const std::vector<size_t> offsets = text.CharacterOffsets();
+  const auto count = static_cast<int64_t>(offsets.size()) - 1;
+  const auto index = [&](const Value* value,
+                         int64_t otherwise) -> absl::StatusOr<int64_t> {
+    if (value == nullptr || value->is_none()) return otherwise;
+    CARAVAN_ASSIGN_OR_RETURN(const int64_t at,
+                             IntegerArgument("index", value, otherwise));
+    return at < 0 ? std::max<int64_t>(0, at < -count ? 0 : at + count) : at;
+  };
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t begin, index(start, 0));
+  CARAVAN_ASSIGN_OR_RETURN(int64_t stop, index(end, count));
+  stop = std::min(stop, count);
+  if (begin > stop) return Range{text.size(), text.size(), false};
+  return Range{offsets[begin], offsets[stop], true};
 }
 
 // startswith and endswith: one string, or any of a tuple.
 StringMethod AffixMethod(bool at_end) {
-  return [at_end](Interpreter&, const Text& text,
+  return [at_end](Interpreter&, const Text& whole,
                   const Arguments& arguments) -> ValueOr {
-    CARAVAN_ASSIGN_OR_RETURN(const auto bound,
-                             Bind("startswith", arguments, {"affix"}));
+    CARAVAN_ASSIGN_OR_RETURN(const auto bound, Bind("startswith", arguments,
+                                                    {"affix", "start", "end"}));
     if (bound[0] == nullptr) return TemplateError("startswith needs a string");
+    CARAVAN_ASSIGN_OR_RETURN(const Range range,
+                             RangeOf(whole, bound[1], bound[2]));
+    const Text text = whole.Slice(range.begin, range.end - range.begin);
     const List affixes =
         bound[0]->is_tuple() ? bound[0]->items() : List{*bound[0]};
     for (const Value& affix : affixes) {
@@ -153,7 +169,7 @@ StringMethod AffixMethod(bool at_end) {
                                StringArgument("startswith", &affix));
       const bool matches = at_end ? text.bytes().ends_with(bytes)
                                   : text.bytes().starts_with(bytes);
-      if (matches) return Value(true);
+      if (matches && range.in_text) return Value(true);
     }
     return Value(false);
   };
@@ -185,25 +201,38 @@ StringMethod FindMethod(bool from_right, bool must_exist) {
   return [=](Interpreter& interpreter, const Text& text,
              const Arguments& arguments) -> ValueOr {
     CARAVAN_ASSIGN_OR_RETURN(const auto bound,
-                             Bind("find", arguments, {"sub"}));
+                             Bind("find", arguments, {"sub", "start", "end"}));
     CARAVAN_ASSIGN_OR_RETURN(const std::string what,
                              StringArgument("find", bound[0]));
+    CARAVAN_ASSIGN_OR_RETURN(const Range range,
+                             RangeOf(text, bound[1], bound[2]));
+    const std::string_view bytes =
+        std::string_view(text.bytes())
+            .substr(range.begin, range.end - range.begin);
     if (from_right) {
       CARAVAN_RETURN_IF_ERROR(SpendFromRight(interpreter, text, what));
     }
-    const size_t at =
-        from_right ? text.bytes().rfind(what) : FindBytes(text.bytes(), what);
-    if (at != std::string::npos) return Value(CharacterIndex(text, at));
+    const size_t at = !range.in_text ? std::string_view::npos
+                      : from_right   ? bytes.rfind(what)
+                                     : FindBytes(bytes, what);
+    if (at != std::string_view::npos) {
+      return Value(CharacterIndex(text, range.begin + at));
+    }
     if (must_exist) return TemplateError("substring not found");
     return Value(int64_t{-1});
   };
 }
 
 ValueOr CountText(Interpreter&, const Text& text, const Arguments& arguments) {
-  CARAVAN_ASSIGN_OR_RETURN(const auto bound, Bind("count", arguments, {"sub"}));
+  CARAVAN_ASSIGN_OR_RETURN(const auto bound,
+                           Bind("count", arguments, {"sub", "start", "end"}));
   CARAVAN_ASSIGN_OR_RETURN(const std::string what,
                            StringArgument("count", bound[0]));
-  return Value(static_cast<int64_t>(text.CountOf(what)));
+  CARAVAN_ASSIGN_OR_RETURN(const Range range,
+                           RangeOf(text, bound[1], bound[2]));
+  if (!range.in_text) return Value(int64_t{0});
+  const Text part = text.Slice(range.begin, range.end - range.begin);
+  return Value(static_cast<int64_t>(part.CountOf(what)));
 }
 
 ValueOr ReplaceText(Interpreter& interpreter, const Text& text,
@@ -282,7 +311,7 @@ StringMethod CaseTest(LetterCase letter_case) {
   };
 }
 
-// ljust, rjust, center, zfill.
+// ljust, rjust, center.
 StringMethod PadMethod(bool left, bool right, std::string_view fill) {
   return [=](Interpreter& interpreter, const Text& text,
              const Arguments& arguments) -> ValueOr {
@@ -300,13 +329,60 @@ StringMethod PadMethod(bool left, bool right, std::string_view fill) {
     CARAVAN_RETURN_IF_ERROR(
         interpreter.Allocate(std::min<int64_t>(missing, 1 << 30) *
                              static_cast<int64_t>(filler.size() + 1)));
-    const int64_t before = left && right ? missing / 2 : left ? missing : 0;
+    // As Python centers: what is odd goes where the width is.
+    const int64_t before = left && right ? missing / 2 + (missing & width & 1)
+                           : left        ? missing
+                                         : 0;
     Text out;
     for (int64_t i = 0; i < before; ++i) out.Append(filler);
     out.Append(text);
     for (int64_t i = before; i < missing; ++i) out.Append(filler);
     return Value(std::move(out));
   };
+}
+
+// Zeros after the sign.
+ValueOr ZeroFill(Interpreter& interpreter, const Text& text,
+                 const Arguments& arguments) {
+  CARAVAN_ASSIGN_OR_RETURN(const auto bound,
+                           Bind("zfill", arguments, {"width"}));
+  if (bound[0] == nullptr) return TemplateError("zfill needs a width");
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t width,
+                           IntegerArgument("zfill", bound[0], 0));
+  const auto count = static_cast<int64_t>(text.CountCharacters());
+  const int64_t missing = std::max<int64_t>(0, width - count);
+  CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(missing));
+  const bool has_sign = !text.empty() && (text.bytes().front() == '-' ||
+                                          text.bytes().front() == '+');
+  const size_t sign = has_sign ? 1 : 0;
+  Text out = text.Slice(0, sign);
+  out.Append(std::string(missing, '0'), Origin::kTemplate);
+  out.Append(text.Slice(sign, text.size() - sign));
+  return Value(std::move(out));
+}
+
+ValueOr ExpandTabs(Interpreter& interpreter, const Text& text,
+                   const Arguments& arguments) {
+  CARAVAN_ASSIGN_OR_RETURN(const auto bound,
+                           Bind("expandtabs", arguments, {"tabsize"}));
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t size,
+                           IntegerArgument("expandtabs", bound[0], 8));
+  if (size > 1000) return TemplateError("tabsize must be at most 1000");
+  Text out;
+  int64_t column = 0;
+  const std::string_view bytes = text.bytes();
+  for (size_t i = 0; i < bytes.size(); i += Utf8Size(bytes[i])) {
+    if (bytes[i] != '\t') {
+      out.Append(text.Slice(i, Utf8Size(bytes[i])));
+      column = bytes[i] == '\n' || bytes[i] == '\r' ? 0 : column + 1;
+      continue;
+    }
+    const int64_t spaces = size <= 0 ? 0 : size - column % size;
+    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(spaces));
+    out.Append(std::string(spaces, ' '), text.origin(i));
+    column += spaces;
+  }
+  return Value(std::move(out));
 }
 
 StringMethod PartitionMethod(bool from_right) {
@@ -391,6 +467,25 @@ bool IsDigit(uint32_t c) {
 bool IsLetter(uint32_t c) { return ClassOf(c) == CharClass::kLetter; }
 bool IsAlnum(uint32_t c) { return IsDigit(c) || IsLetter(c); }
 
+// Without what only some scripts allow inside of names.
+bool IsIdentifier(const Text& text) {
+  const std::string_view bytes = text.bytes();
+  for (size_t i = 0; i < bytes.size(); i += Utf8Size(bytes[i])) {
+    const uint32_t c = DecodeUtf8(bytes.substr(i)).code_point;
+    if (c != '_' && !IsLetter(c) && (i == 0 || !IsDigit(c))) return false;
+  }
+  return !bytes.empty();
+}
+
+// A question about a text, without arguments.
+StringMethod TextTest(bool (*test)(const Text&)) {
+  return [test](Interpreter&, const Text& text,
+                const Arguments& arguments) -> ValueOr {
+    CARAVAN_RETURN_IF_ERROR(Bind("method", arguments, {}).status());
+    return Value(test(text));
+  };
+}
+
 Table<StringMethod> MakeStringMethods() {
   Table<StringMethod> m;
   m["strip"] = StripMethod(true, true);
@@ -417,7 +512,8 @@ Table<StringMethod> MakeStringMethods() {
       Changed([](const Text& t) { return ToCase(t, LetterCase::kUpper); });
   m["lower"] =
       Changed([](const Text& t) { return ToCase(t, LetterCase::kLower); });
-  m["casefold"] = m["lower"];
+  m["casefold"] =
+      Changed([](const Text& t) { return ToCase(t, LetterCase::kFolded); });
   m["title"] = Changed(TitleCase);
   m["capitalize"] = Changed(Capitalize);
   m["isdigit"] = AllCharacters(IsDigit);
@@ -431,7 +527,15 @@ Table<StringMethod> MakeStringMethods() {
   m["ljust"] = PadMethod(false, true, " ");
   m["rjust"] = PadMethod(true, false, " ");
   m["center"] = PadMethod(true, true, " ");
-  m["zfill"] = PadMethod(true, false, "0");
+  m["zfill"] = ZeroFill;
+  m["expandtabs"] = ExpandTabs;
+  m["swapcase"] = Changed(SwapCase);
+  m["istitle"] = TextTest([](const Text& t) { return IsTitle(t); });
+  m["isascii"] = TextTest([](const Text& t) {
+    return std::all_of(t.bytes().begin(), t.bytes().end(),
+                       [](char c) { return (c & 0x80) == 0; });
+  });
+  m["isidentifier"] = TextTest(IsIdentifier);
   return m;
 }
 
@@ -516,6 +620,12 @@ Table<ListMethod> MakeListMethods() {
   Table<ListMethod> m;
   m["index"] = ListIndex;
   m["count"] = ListCount;
+  m["copy"] = [](Interpreter& interpreter, const List& items,
+                 const Arguments&) -> ValueOr {
+    CARAVAN_RETURN_IF_ERROR(interpreter.Allocate(
+        static_cast<int64_t>(items.size() * sizeof(Value))));
+    return Value::MakeList(items);
+  };
   for (const char* const name : {"append", "extend", "insert", "pop", "remove",
                                  "reverse", "sort", "clear"}) {
     m[name] = [name](Interpreter&, const List&, const Arguments&) -> ValueOr {
@@ -572,6 +682,10 @@ Value Method(const Value& value, std::string_view name) {
   if (value.is_dict()) {
     return Bound(kDicts, value, name,
                  [](const Value& v) -> const Dict& { return v.dict(); });
+  }
+  // A tuple has none of the methods that lists have for being changed.
+  if (value.is_tuple() && name != "index" && name != "count") {
+    return Value::MakeUndefined(std::string(name));
   }
   if (value.is_sequence()) {
     return Bound(kLists, value, name,

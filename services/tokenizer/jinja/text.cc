@@ -42,16 +42,18 @@ std::string Convert(std::string_view character, LetterCase letter_case) {
     const char c = character.front();
     const bool lower = c >= 'a' && c <= 'z';
     const bool upper = c >= 'A' && c <= 'Z';
-    if (letter_case == LetterCase::kLower) {
+    if (letter_case == LetterCase::kLower ||
+        letter_case == LetterCase::kFolded) {
       return std::string(1, upper ? static_cast<char>(c + 32) : c);
     }
     return std::string(1, lower ? static_cast<char>(c - 32) : c);
   }
   const uint32_t code_point = DecodeUtf8(character).code_point;
   const char* const other =
-      letter_case == LetterCase::kUpper   ? Find(kUpper, code_point)
-      : letter_case == LetterCase::kLower ? Find(kLower, code_point)
-                                          : Find(kTitle, code_point);
+      letter_case == LetterCase::kUpper    ? Find(kUpper, code_point)
+      : letter_case == LetterCase::kLower  ? Find(kLower, code_point)
+      : letter_case == LetterCase::kFolded ? Find(kFolded, code_point)
+                                           : Find(kTitle, code_point);
   return other == nullptr ? std::string(character) : std::string(other);
 }
 
@@ -61,6 +63,28 @@ bool IsStripped(std::string_view character, std::string_view characters) {
     if (characters.substr(i, Utf8Size(characters[i])) == character) return true;
   }
   return false;
+}
+
+// Where str.splitlines cuts.
+bool IsLineEnd(uint32_t c) {
+  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
+         c == 0x2028 || c == 0x2029;
+}
+
+// Where a line ends and the next one begins.
+struct Line {
+  size_t end;
+  size_t next;
+};
+
+Line LineAt(std::string_view bytes, size_t begin) {
+  for (size_t i = begin; i < bytes.size();) {
+    const size_t next = i + Utf8Size(bytes[i]);
+    if (bytes.substr(i).starts_with("\r\n")) return {i, i + 2};
+    if (IsLineEnd(DecodeUtf8(bytes.substr(i)).code_point)) return {i, next};
+    i = next;
+  }
+  return {bytes.size(), bytes.size()};
 }
 
 // Applies `letter_case(index, previous is a letter)` to each character.
@@ -263,6 +287,59 @@ Text Capitalize(const Text& text) {
   return MapCases(text, [](size_t index, bool) {
     return index == 0 ? LetterCase::kTitle : LetterCase::kLower;
   });
+}
+
+Text SwapCase(const Text& text) {
+  Text out;
+  const std::string_view bytes = text.bytes();
+  for (size_t i = 0; i < bytes.size(); i += Utf8Size(bytes[i])) {
+    const std::string_view character = bytes.substr(i, Utf8Size(bytes[i]));
+    const std::string lower = Convert(character, LetterCase::kLower);
+    const std::string upper = Convert(character, LetterCase::kUpper);
+    // Letters of title case are neither.
+    if (lower != character && upper != character) {
+      out.Append(character, text.origin(i));
+    } else {
+      out.Append(lower != character ? lower : upper, text.origin(i));
+    }
+  }
+  return out;
+}
+
+bool IsTitle(const Text& text) {
+  const std::string_view bytes = text.bytes();
+  bool any = false;
+  bool after_cased = false;
+  for (size_t i = 0; i < bytes.size(); i += Utf8Size(bytes[i])) {
+    const std::string_view character = bytes.substr(i, Utf8Size(bytes[i]));
+    const bool lower = Convert(character, LetterCase::kUpper) != character;
+    const bool upper = Convert(character, LetterCase::kLower) != character;
+    if (upper && after_cased) return false;
+    if (lower && !upper && !after_cased) return false;
+    any = any || lower || upper;
+    after_cased = lower || upper;
+  }
+  return any;
+}
+
+std::vector<Text> LinesOf(const Text& text, bool keep_ends) {
+  std::vector<Text> lines;
+  size_t begin = 0;
+  while (begin < text.size()) {
+    const Line line = LineAt(text.bytes(), begin);
+    const size_t end = keep_ends ? line.next : line.end;
+    lines.push_back(text.Slice(begin, end - begin));
+    begin = line.next;
+  }
+  return lines;
+}
+
+size_t CountLines(const Text& text) {
+  size_t count = 0;
+  for (size_t begin = 0; begin < text.size(); ++count) {
+    begin = LineAt(text.bytes(), begin).next;
+  }
+  return count;
 }
 
 Text TitleCase(const Text& text) {

@@ -75,7 +75,7 @@ size_t FindBytes(std::string_view bytes, std::string_view what,
 // What Python's str.isspace and the \s of its patterns take for white space.
 bool IsSpace(uint32_t code_point);
 
-enum class LetterCase { kUpper, kLower, kTitle };
+enum class LetterCase { kUpper, kLower, kTitle, kFolded };
 
 // The whole text in upper or lower case (full mappings, as Python's), keeping
 // the origins. kTitle is for single characters.
@@ -84,6 +84,16 @@ Text ToCase(const Text& text, LetterCase letter_case);
 // First letter of the text, or of each word, in title case; others lower.
 Text Capitalize(const Text& text);
 Text TitleCase(const Text& text);
+
+// Upper case where it was lower, and the other way round.
+Text SwapCase(const Text& text);
+
+// As str.istitle: words begin with a capital and go on without.
+bool IsTitle(const Text& text);
+
+// As str.splitlines, which knows more line ends than \n.
+std::vector<Text> LinesOf(const Text& text, bool keep_ends);
+size_t CountLines(const Text& text);
 
 }  // namespace caravan::jinja
 

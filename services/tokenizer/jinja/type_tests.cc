@@ -102,15 +102,30 @@ void AddKinds(std::map<std::string, Test, std::less<>>* tests) {
   t["string"] = Plain([](const Value& v) { return v.is_string(); });
   t["mapping"] = Plain([](const Value& v) { return v.is_dict(); });
   t["sequence"] = Plain([](const Value& v) {
-    return v.is_string() || v.is_sequence() || v.is_dict();
+    return v.is_string() || v.is_sequence() || v.is_dict() || v.is_undefined();
   });
   t["iterable"] = Plain(IsIterable);
-  t["callable"] = Plain([](const Value& v) { return v.is_callable(); });
+  // Undefined can be called, and fails.
+  t["callable"] = Plain([](const Value& v) {
+    return v.is_callable() || v.is_undefined() || v.is_loop();
+  });
   t["lower"] = CaseTest(LetterCase::kLower);
   t["upper"] = CaseTest(LetterCase::kUpper);
   t["escaped"] = Plain([](const Value&) { return false; });
   t["odd"] = Parity(1);
   t["even"] = Parity(0);
+}
+
+// Whether a name is in a table; lists and dicts cannot be.
+Test NameTest(bool (*has)(std::string_view)) {
+  return [has](Interpreter&, const Value& value,
+               const Arguments& arguments) -> absl::StatusOr<bool> {
+    CARAVAN_RETURN_IF_ERROR(Bind("test", arguments, {}).status());
+    if (value.is_dict() || (value.is_sequence() && !value.is_tuple())) {
+      return TemplateError(StrCat("a ", value.TypeName(), " cannot be a name"));
+    }
+    return value.is_string() && has(value.text().bytes());
+  };
 }
 
 void AddComparisons(std::map<std::string, Test, std::less<>>* tests) {
@@ -145,12 +160,8 @@ void AddComparisons(std::map<std::string, Test, std::less<>>* tests) {
         return interpreter.Contains(b, a);
       });
   t["divisibleby"] = WithOperand(IsMultiple);
-  t["filter"] = Plain([](const Value& v) {
-    return v.is_string() && HasFilter(v.text().bytes());
-  });
-  t["test"] = Plain([](const Value& v) {
-    return v.is_string() && HasTest(v.text().bytes());
-  });
+  t["filter"] = NameTest(HasFilter);
+  t["test"] = NameTest(HasTest);
 }
 
 const std::map<std::string, Test, std::less<>>& AllTests() {

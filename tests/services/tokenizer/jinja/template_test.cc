@@ -167,6 +167,28 @@ TEST(TemplateTest, MapAndSelectTakeNothingOutOfNone) {
   EXPECT_THAT(Render("{{ 1 | map('trim') | join }}"), HasSubstr("iterable"));
 }
 
+// Found by tests/property/test_expressions.py.
+TEST(TemplateTest, RareCornersAreThoseOfPython) {
+  EXPECT_EQ(
+      Render("{{ 7 | round }} {{ 2.675 | round(2) }} {{ -1 | round(-1) }}"),
+      "7 2.67 0");
+  EXPECT_EQ(Render("{{ '%s-x y'|title }} {{ 'a,b'|title }}"), "%s-X Y A,b");
+  EXPECT_EQ(Render("{{ 'abc'.center(6) }}|{{ 'ab'.center(5) }}|"),
+            " abc  |  ab |");
+  EXPECT_EQ(Render("{{ '-7'.zfill(5) }} {{ '%05.1f' % -1 }} {{ '%x' % 255 }}"),
+            "-0007 -01.0 ff");
+  EXPECT_EQ(Render("{{ '%(a)s' % {'a': 1} }}{{ 'x' % [] }}"), "1x");
+  EXPECT_EQ(Render("{{ 'abcabc'.find('c', 3) }}{{ 'abc'.startswith('b', 1) }}"
+                   "{{ 'aXa'.count('a', 1, 9) }}"),
+            "5True1");
+  EXPECT_EQ(Render("{{ [{'a':2,'b':1},{'a':1,'b':3},{'a':1,'b':2}] | "
+                   "sort(attribute='a,b') | map(attribute='b') | list }}"),
+            "[2, 3, 1]");
+  EXPECT_EQ(Render("{{ 'a\nb\n' | indent(2) }}|"), "a\n  b\n|");
+  EXPECT_EQ(Render("{{ {'a b': '/'} | urlencode }}"), "a+b=%2F");
+  EXPECT_THAT(Render("{{ x | int }}"), HasSubstr("undefined"));
+}
+
 TEST(TemplateTest, UndefinedPrintsNothingAndHasNoMembers) {
   EXPECT_EQ(Render("[{{ x }}{{ d.x }}]", R"({"d":{}})"), "[]");
   EXPECT_EQ(Render("{{ x is defined }}{{ x is not defined }}"), "FalseTrue");
