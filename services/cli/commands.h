@@ -16,17 +16,19 @@ struct Command {
   std::function<absl::Status()> run;
 };
 
-Command AddUp(CLI::App& root);         // up.cc
-Command AddGenerate(CLI::App& root);   // generate.cc
-Command AddChat(CLI::App& root);       // chat.cc
-Command AddScore(CLI::App& root);      // score.cc
-Command AddPlan(CLI::App& root);       // plan.cc
-Command AddWorkers(CLI::App& root);    // workers.cc
-Command AddMakeModel(CLI::App& root);  // make_model.cc
-Command AddBench(CLI::App& root);      // bench.cc
-Command AddHealth(CLI::App& root);     // health.cc
-Command AddTokenize(CLI::App& root);   // tokenize.cc
-Command AddRender(CLI::App& root);     // render.cc
+Command AddUp(CLI::App& root);          // up.cc
+Command AddGenerate(CLI::App& root);    // generate.cc
+Command AddChat(CLI::App& root);        // chat.cc
+Command AddScore(CLI::App& root);       // score.cc
+Command AddPlan(CLI::App& root);        // plan.cc
+Command AddWorkers(CLI::App& root);     // workers.cc
+Command AddMakeModel(CLI::App& root);   // make_model.cc
+Command AddBench(CLI::App& root);       // bench.cc
+Command AddHealth(CLI::App& root);      // health.cc
+Command AddTokenize(CLI::App& root);    // tokenize.cc
+Command AddRender(CLI::App& root);      // render.cc
+Command AddConvert(CLI::App& root);     // convert.cc
+Command AddApplyDelta(CLI::App& root);  // apply_delta.cc
 
 }  // namespace caravan::cli
 
