@@ -44,8 +44,13 @@ fuzz() {
   local kept=tests/fuzz/corpus/$target
   mkdir -p "$found" "$build/findings" "$build/seeds/$target" "$kept"
   "$program" --seeds="$build/seeds/$target" >/dev/null
+  # Twice the largest seed, so that no seed is cut.
+  local largest
+  largest=$(find "$build/seeds/$target" -type f -printf '%s\n' | sort -n |
+    tail -n 1)
+  local length=$((largest * 2 > 4096 ? largest * 2 : 4096))
   local options=(-timeout=10 -rss_limit_mb=4096 -malloc_limit_mb=2048
-    -max_len=4096 -reload=0 -print_final_stats=1 -verbosity=1
+    "-max_len=$length" -reload=0 -print_final_stats=1 -verbosity=1
     -artifact_prefix="$findings")
   local words=tests/fuzz/$target.dict
   [[ -f $words ]] && options+=("-dict=$words")
@@ -55,7 +60,7 @@ fuzz() {
   grep -E '^Done|stat::(peak|number)' "$build/$target.log" | tr '\n' ' '
   tail -n 30 "$build/$target.log" | grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' | tail -n 1
   [[ $keep == no ]] && return
-  "$program" -merge=1 -set_cover_merge=1 -max_len=4096 "$kept" \
+  "$program" -merge=1 -set_cover_merge=1 "-max_len=$length" "$kept" \
     "$build/seeds/$target" "$found" >"$build/$target-merge.log" 2>&1
 }
 

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/gguf/gguf_file.h"
+#include "common/gguf/gguf_writer.h"
 #include "common/text/bpe_tokenizer.h"
 #include "common/text/incremental_decoder.h"
 #include "common/text/model_files.h"
@@ -104,6 +107,88 @@ std::vector<std::string> SentencePieceSeeds() {
 
 std::vector<std::string> RanksSeeds() {
   return {"IQ== 0\nIg== 1\nIw== 2\n", "YQ== 0\r\nYWE= 1\r\n"};
+}
+
+void RunGguf(std::string_view bytes) {
+  const auto file =
+      gguf::File::Parse(std::as_bytes(std::span(bytes)), "fuzz.gguf");
+  if (!file.ok()) return;
+  for (const gguf::Tensor& tensor : file->tensors()) {
+    Require(tensor.offset <= bytes.size() &&
+                tensor.bytes <= bytes.size() - tensor.offset,
+            "tensors are inside of the file");
+  }
+  Exercise(text::ParseGgufVocabulary(*file));
+}
+
+std::string GgufWithTensor(gguf::HeaderWriter writer) {
+  const int64_t shape[] = {2, 4};
+  const uint64_t size =
+      writer.AddTensor("x", *gguf::FindTensorType("f16"), shape);
+  return writer.Header() + std::string(size + writer.Padding(size), '\0');
+}
+
+std::string SentencePieceGguf() {
+  text::SentencePieceFile pieces;
+  pieces.AddStandardPieces();
+  for (const char* const piece : {"\xE2\x96\x81", "l", "o", "lo", "a"}) {
+    pieces.Add(piece, -1 - static_cast<float>(pieces.pieces.size()));
+  }
+  pieces.Add("<x>", 0, /*type=*/4);
+  pieces.Add("[PAD265]", 0, /*type=*/5);
+  std::vector<std::string> tokens;
+  std::vector<float> scores;
+  std::vector<int32_t> kinds;
+  for (const auto& piece : pieces.pieces) {
+    tokens.push_back(piece.text);
+    scores.push_back(piece.score);
+    kinds.push_back(piece.type);
+  }
+  gguf::HeaderWriter writer;
+  writer.Add("tokenizer.ggml.model", "llama");
+  writer.Add("tokenizer.ggml.tokens", tokens);
+  writer.Add("tokenizer.ggml.scores", scores);
+  writer.Add("tokenizer.ggml.token_type", kinds);
+  writer.Add("tokenizer.ggml.bos_token_id", uint32_t{1});
+  writer.Add("tokenizer.ggml.eos_token_id", uint32_t{2});
+  writer.Add("tokenizer.ggml.eot_token_id", uint32_t{3});
+  writer.Add("tokenizer.ggml.unknown_token_id", uint32_t{0});
+  writer.Add("tokenizer.ggml.padding_token_id", uint32_t{0});
+  writer.Add("tokenizer.ggml.add_bos_token", true);
+  writer.Add("tokenizer.ggml.add_eos_token", true);
+  writer.Add("tokenizer.ggml.add_space_prefix", true);
+  writer.Add("tokenizer.ggml.remove_extra_whitespaces", true);
+  writer.Add("tokenizer.chat_template", "{{ messages }}");
+  writer.Add("tokenizer.chat_template.tool_use", "{{ tools }}");
+  const std::vector<std::string> names = {"tool_use"};
+  writer.Add("tokenizer.chat_templates", names);
+  return GgufWithTensor(writer);
+}
+
+std::string ByteLevelGguf() {
+  const auto json = nlohmann::json::parse(TokenizerJsonSeeds()[0]);
+  std::vector<std::string> tokens(402, "[PAD0]");
+  std::vector<int32_t> kinds(402, 5);
+  for (const auto& [piece, id] : json["model"]["vocab"].items()) {
+    tokens[id.get<size_t>()] = piece;
+    kinds[id.get<size_t>()] = 1;
+  }
+  tokens[401] = "<s>";
+  kinds[401] = 3;
+  gguf::HeaderWriter writer;
+  writer.Add("tokenizer.ggml.model", "gpt2");
+  writer.Add("tokenizer.ggml.pre", "llama-bpe");
+  writer.Add("tokenizer.ggml.tokens", tokens);
+  writer.Add("tokenizer.ggml.token_type", kinds);
+  const std::vector<std::string> merges = {"l o"};
+  writer.Add("tokenizer.ggml.merges", merges);
+  writer.Add("tokenizer.ggml.bos_token_id", uint32_t{401});
+  writer.Add("tokenizer.ggml.eos_token_id", uint32_t{401});
+  return GgufWithTensor(writer);
+}
+
+std::vector<std::string> GgufSeeds() {
+  return {SentencePieceGguf(), ByteLevelGguf()};
 }
 
 // --- A model directory ------------------------------------------------------
@@ -501,6 +586,7 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"tokenizer_json", RunTokenizerJson, TokenizerJsonSeeds},
       {"sentencepiece", RunSentencePiece, SentencePieceSeeds},
       {"ranks", RunRanks, RanksSeeds},
+      {"gguf_vocabulary", RunGguf, GgufSeeds},
       {"directory", RunDirectory, DirectorySeeds},
       {"encode", RunEncode, EncodeSeeds},
       {"decode", RunDecode, DecodeSeeds},
