@@ -1,10 +1,8 @@
 // caravan-gateway: takes requests by HTTP and gRPC and streams their tokens.
-#include <cstdlib>
-#include <iostream>
 #include <memory>
-#include <optional>
 
 #include "common/grpc/server.h"
+#include "common/grpc/service_options.h"
 #include "common/log.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -31,23 +29,12 @@ absl::Status Serve(const GatewayOptions& options) {
   return absl::OkStatus();
 }
 
-int Main(int argc, char** argv) {
-  BlockTerminationSignals();
-  const absl::StatusOr<std::optional<GatewayOptions>> options =
-      ParseGatewayOptions(argc, argv);
-  if (!options.ok()) {
-    std::cerr << options.status().message() << '\n';
-    return EXIT_FAILURE;
-  }
-  if (!options->has_value()) return EXIT_SUCCESS;
-  InitLog("gateway", (*options)->log_level);
-  const absl::Status status = Serve(**options);
-  if (status.ok()) return EXIT_SUCCESS;
-  LogError("gateway_failed", {{"status", status}});
-  return EXIT_FAILURE;
-}
-
 }  // namespace
 }  // namespace caravan::gateway
 
-int main(int argc, char** argv) { return caravan::gateway::Main(argc, argv); }
+int main(int argc, char** argv) {
+  caravan::BlockTerminationSignals();
+  return caravan::RunService("gateway",
+                             caravan::gateway::ParseGatewayOptions(argc, argv),
+                             caravan::gateway::Serve);
+}

@@ -1,7 +1,6 @@
 #include "gateway/options.h"
 
 #include <CLI/CLI.hpp>
-#include <iostream>
 #include <string_view>
 
 #include "common/status/errors.h"
@@ -10,13 +9,6 @@
 
 namespace caravan::gateway {
 namespace {
-
-absl::Status CheckRange(std::string_view flag, double value, double least,
-                        double most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return FieldError(flag, StrCat("in [", least, ", ", most, "]"),
-                    StrCat(value));
-}
 
 absl::Status CheckAddresses(std::string_view flag,
                             const std::vector<std::string>& addresses) {
@@ -31,28 +23,19 @@ absl::Status CheckAddresses(std::string_view flag,
 }
 
 void AddAddressFlags(CLI::App& app, GatewayOptions& options) {
-  app.add_option("--listen", options.listen, "address to bind");
   app.add_option("--http-port", options.http_port,
                  "HTTP port; 0: any free one");
   app.add_option("--grpc-port", options.grpc_port,
                  "gRPC port; 0: any free one");
-  app.add_option("--metrics-port", options.metrics_port,
-                 "port of GET /metrics; 0: any free one");
   app.add_option("--router", options.routers, "HOST:PORT of routers")
       ->delimiter(',');
   app.add_option("--tokenizer", options.tokenizers, "HOST:PORT of tokenizers")
       ->delimiter(',');
   app.add_option("--api-keys", options.api_keys_file,
                  "file of KEY TENANT [WEIGHT] lines, or a JSON array");
-  app.add_option("--tls-cert", options.tls_certificate_file,
-                 "certificate for gRPC, PEM");
-  app.add_option("--tls-key", options.tls_key_file, "its key, PEM");
-  app.add_option("--tls-ca", options.tls_ca_file, "authority of peers, PEM");
 }
 
 void AddTimeFlags(CLI::App& app, GatewayOptions& options) {
-  app.add_option("--grace", options.grace_s,
-                 "seconds for running streams at the end");
   app.add_option("--request-timeout", options.request_timeout_s,
                  "longest seconds of an HTTP request; 0: no limit");
   app.add_option("--start-patience", options.start_patience_s,
@@ -66,8 +49,6 @@ void AddTimeFlags(CLI::App& app, GatewayOptions& options) {
 }
 
 void AddLimitFlags(CLI::App& app, GatewayOptions& options) {
-  app.add_option("--log-level", options.log_level,
-                 "debug, info, warning or error");
   app.add_option("--max-queued", options.max_queued, "requests that wait");
   app.add_option("--max-starting", options.max_starting,
                  "requests at workers without a token yet");
@@ -86,34 +67,33 @@ void AddLimitFlags(CLI::App& app, GatewayOptions& options) {
 }  // namespace
 
 absl::Status GatewayOptions::Validate() const {
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--http-port", http_port, 0, 65535));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--grpc-port", grpc_port, 0, 65535));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--metrics-port", metrics_port, 0, 65535));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange("--http-port", http_port, 0, 65535));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange("--grpc-port", grpc_port, 0, 65535));
   CARAVAN_RETURN_IF_ERROR(CheckAddresses("--router", routers));
   CARAVAN_RETURN_IF_ERROR(CheckAddresses("--tokenizer", tokenizers));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--grace", grace_s, 0, 86400));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--request-timeout", request_timeout_s, 0, 86400));
+      CheckFlagRange("--request-timeout", request_timeout_s, 0, 86400));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--start-patience", start_patience_s, 0, 3600));
+      CheckFlagRange("--start-patience", start_patience_s, 0, 3600));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--resume-patience", resume_patience_s, 0, 3600));
+      CheckFlagRange("--resume-patience", resume_patience_s, 0, 3600));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--body-timeout", body_timeout_s, 0.1, 3600));
+      CheckFlagRange("--body-timeout", body_timeout_s, 0.1, 3600));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--write-timeout", write_timeout_s, 0.1, 3600));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--max-queued", max_queued, 0, 1 << 20));
+      CheckFlagRange("--write-timeout", write_timeout_s, 0.1, 3600));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--max-starting", max_starting, 1, 1 << 20));
-  CARAVAN_RETURN_IF_ERROR(CheckRange(
+      CheckFlagRange("--max-queued", max_queued, 0, 1 << 20));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckFlagRange("--max-starting", max_starting, 1, 1 << 20));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange(
       "--max-body-bytes", static_cast<double>(max_body_bytes), 1, 1e10));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--max-header-bytes", max_header_bytes, 256, 1 << 24));
+      CheckFlagRange("--max-header-bytes", max_header_bytes, 256, 1 << 24));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--max-connections", max_connections, 1, 1 << 20));
+      CheckFlagRange("--max-connections", max_connections, 1, 1 << 20));
   CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--max-backlog-tokens", max_backlog_tokens, 1, 1 << 24));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--threads", threads, 0, 64));
+      CheckFlagRange("--max-backlog-tokens", max_backlog_tokens, 1, 1 << 24));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange("--threads", threads, 0, 64));
   const bool exposed = listen != "127.0.0.1" && listen != "::1";
   if (!tls_certificate_file.empty() && exposed && http_port >= 0) {
     return FieldError("--tls-cert",
@@ -121,10 +101,7 @@ absl::Status GatewayOptions::Validate() const {
                       "encrypted, put a TLS proxy before it",
                       listen);
   }
-  for (const std::string_view level : {"debug", "info", "warning", "error"}) {
-    if (log_level == level) return absl::OkStatus();
-  }
-  return FieldError("--log-level", "debug, info, warning or error", log_level);
+  return ValidateServiceOptions(*this);
 }
 
 absl::StatusOr<std::optional<GatewayOptions>> ParseGatewayOptions(
@@ -132,18 +109,12 @@ absl::StatusOr<std::optional<GatewayOptions>> ParseGatewayOptions(
   GatewayOptions options;
   CLI::App app("Takes requests by HTTP and gRPC and streams their tokens.",
                "caravan-gateway");
-  app.option_defaults()->always_capture_default();
+  AddServiceFlags(app, options);
   AddAddressFlags(app, options);
   AddTimeFlags(app, options);
   AddLimitFlags(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return std::optional<GatewayOptions>();
-  } catch (const CLI::ParseError& error) {
-    return MakeError(Reason::kInvalidField, error.what());
-  }
+  CARAVAN_ASSIGN_OR_RETURN(const bool go_on, ParseFlags(app, argc, argv));
+  if (!go_on) return std::optional<GatewayOptions>();
   CARAVAN_RETURN_IF_ERROR(options.Validate());
   return std::optional<GatewayOptions>(options);
 }

@@ -9,28 +9,24 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/grpc/service_options.h"
 
 namespace caravan::gateway {
 
-struct GatewayOptions {
+struct GatewayOptions : ServiceOptions {
+  GatewayOptions() { metrics_port = 9480; }
+
   // Parameters that affect behavior.
 
-  std::string listen = "127.0.0.1";  // --listen: address of all ports
-  int http_port = 8080;              // --http-port; 0: any free port
-  int grpc_port = 8081;              // --grpc-port; 0: any free port
-  int metrics_port = 9480;           // --metrics-port; 0: any free port
+  int http_port = 8080;  // --http-port; 0: any free port
+  int grpc_port = 8081;  // --grpc-port; 0: any free port
   // --router, --tokenizer: HOST:PORT[,HOST:PORT...]; any copy will do.
   std::vector<std::string> routers = {"127.0.0.1:8090"};
   std::vector<std::string> tokenizers = {"127.0.0.1:8091"};
-  std::string api_keys_file;         // --api-keys: empty: no keys
-  std::string tls_certificate_file;  // --tls-cert: PEM; empty: no TLS (gRPC)
-  std::string tls_key_file;          // --tls-key: PEM, with --tls-cert
-  std::string tls_ca_file;           // --tls-ca: peers must show one of its
-  double grace_s = 30;               // --grace: for running streams at the end
+  std::string api_keys_file;     // --api-keys: empty: no keys
   double request_timeout_s = 0;  // --request-timeout: of HTTP requests; 0: none
   double start_patience_s = 30;  // --start-patience: tokenizer, router away
-  double resume_patience_s = 30;   // --resume-patience: worker lost
-  std::string log_level = "info";  // --log-level: debug, info, warning, error
+  double resume_patience_s = 30;  // --resume-patience: worker lost
 
   // Limits.
 

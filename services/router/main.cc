@@ -1,10 +1,7 @@
 // caravan-router: holds the fleet's soft state and answers placements.
 #include <unistd.h>
 
-#include <cstdlib>
-#include <iostream>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -14,6 +11,7 @@
 #include "common/build_info.h"
 #include "common/clock.h"
 #include "common/grpc/server.h"
+#include "common/grpc/service_options.h"
 #include "common/log.h"
 #include "common/metrics/names.h"
 #include "common/metrics/registry.h"
@@ -68,16 +66,6 @@ absl::StatusOr<std::unique_ptr<RouterService>> MakeService(
                                          registry, std::move(policy));
 }
 
-ServerOptions ToServerOptions(const RouterOptions& options) {
-  ServerOptions server;
-  server.listen = options.listen;
-  server.port = options.port;
-  server.tls.certificate_file = options.tls_certificate_file;
-  server.tls.key_file = options.tls_key_file;
-  server.tls.ca_file = options.tls_ca_file;
-  return server;
-}
-
 absl::Status Serve(const RouterOptions& options) {
   MetricsRegistry registry;
   registry
@@ -88,7 +76,8 @@ absl::Status Serve(const RouterOptions& options) {
                            MakeService(options, &registry));
   CARAVAN_ASSIGN_OR_RETURN(
       const std::unique_ptr<GrpcServer> server,
-      GrpcServer::Start(ToServerOptions(options), {service.get()}));
+      GrpcServer::Start(ToServerOptions(options, options.port),
+                        {service.get()}));
   CARAVAN_ASSIGN_OR_RETURN(
       const int metrics_port,
       registry.Expose(options.listen, options.metrics_port));
@@ -108,23 +97,12 @@ absl::Status Serve(const RouterOptions& options) {
   return absl::OkStatus();
 }
 
-int Main(int argc, char** argv) {
-  BlockTerminationSignals();
-  const absl::StatusOr<std::optional<RouterOptions>> options =
-      ParseRouterOptions(argc, argv);
-  if (!options.ok()) {
-    std::cerr << options.status().message() << '\n';
-    return EXIT_FAILURE;
-  }
-  if (!options->has_value()) return EXIT_SUCCESS;
-  InitLog("router", (*options)->log_level);
-  const absl::Status status = Serve(**options);
-  if (status.ok()) return EXIT_SUCCESS;
-  LogError("router_failed", {{"status", status}});
-  return EXIT_FAILURE;
-}
-
 }  // namespace
 }  // namespace caravan::router
 
-int main(int argc, char** argv) { return caravan::router::Main(argc, argv); }
+int main(int argc, char** argv) {
+  caravan::BlockTerminationSignals();
+  return caravan::RunService("router",
+                             caravan::router::ParseRouterOptions(argc, argv),
+                             caravan::router::Serve);
+}

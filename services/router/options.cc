@@ -2,8 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <iostream>
-#include <string_view>
 
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -13,28 +11,9 @@
 namespace caravan::router {
 namespace {
 
-absl::Status CheckRange(std::string_view flag, double value, double least,
-                        double most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return FieldError(flag, StrCat("in [", least, ", ", most, "]"),
-                    StrCat(value));
-}
-
 void AddFlags(CLI::App& app, RouterOptions& options) {
-  app.option_defaults()->always_capture_default();
-  app.add_option("--listen", options.listen, "address to bind");
+  AddServiceFlags(app, options);
   app.add_option("--port", options.port, "gRPC port; 0: any free one");
-  app.add_option("--metrics-port", options.metrics_port,
-                 "port of GET /metrics; 0: any free one");
-  app.add_option("--tls-cert", options.tls_certificate_file,
-                 "certificate, PEM");
-  app.add_option("--tls-key", options.tls_key_file, "its key, PEM");
-  app.add_option("--tls-ca", options.tls_ca_file,
-                 "authority of client certificates, PEM");
-  app.add_option("--grace", options.grace_s,
-                 "seconds for running calls at the end");
-  app.add_option("--log-level", options.log_level,
-                 "debug, info, warning or error");
   app.add_option("--policy", options.policy, "how replicas are ranked");
   app.add_option("--policy-seed", options.policy_seed,
                  "seed of policies that draw; 0: draw one");
@@ -45,16 +24,11 @@ void AddFlags(CLI::App& app, RouterOptions& options) {
 }  // namespace
 
 absl::Status RouterOptions::Validate() const {
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--port", port, 0, 65535));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--metrics-port", metrics_port, 0, 65535));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--grace", grace_s, 0, 86400));
-  CARAVAN_RETURN_IF_ERROR(CheckRange(
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange("--port", port, 0, 65535));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange(
       "--max-indexed-blocks", static_cast<double>(max_indexed_blocks), 0, 1e9));
   CARAVAN_RETURN_IF_ERROR(MakePolicy(policy, policy_seed).status());
-  for (const std::string_view level : {"debug", "info", "warning", "error"}) {
-    if (log_level == level) return absl::OkStatus();
-  }
-  return FieldError("--log-level", "debug, info, warning or error", log_level);
+  return ValidateServiceOptions(*this);
 }
 
 absl::StatusOr<std::optional<RouterOptions>> ParseRouterOptions(
@@ -62,14 +36,8 @@ absl::StatusOr<std::optional<RouterOptions>> ParseRouterOptions(
   RouterOptions options;
   CLI::App app("Chooses replicas for requests.", "caravan-router");
   AddFlags(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
-    return std::optional<RouterOptions>();
-  } catch (const CLI::ParseError& error) {
-    return MakeError(Reason::kInvalidField, error.what());
-  }
+  CARAVAN_ASSIGN_OR_RETURN(const bool go_on, ParseFlags(app, argc, argv));
+  if (!go_on) return std::optional<RouterOptions>();
   CARAVAN_RETURN_IF_ERROR(options.Validate());
   return std::optional<RouterOptions>(options);
 }

@@ -8,21 +8,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/grpc/service_options.h"
 #include "services/router/block_index.h"
 
 namespace caravan::router {
 
-struct RouterOptions {
+struct RouterOptions : ServiceOptions {
+  RouterOptions() { metrics_port = 9481; }
+
   // Parameters that affect behavior.
 
-  std::string listen = "127.0.0.1";  // --listen: address of both ports
-  int port = 8090;                   // --port: gRPC; 0: any free port
-  int metrics_port = 9481;           // --metrics-port; 0: any free port
-  std::string tls_certificate_file;  // --tls-cert: PEM; empty: no TLS
-  std::string tls_key_file;          // --tls-key: PEM, with --tls-cert
-  std::string tls_ca_file;           // --tls-ca: clients must show one of its
-  double grace_s = 30;               // --grace: for running calls at the end
-  std::string log_level = "info";    // --log-level: debug, info, warning, error
+  int port = 8090;  // --port: gRPC; 0: any free port
 
   // Parameters that affect performance.
 

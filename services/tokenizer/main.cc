@@ -1,8 +1,5 @@
 // caravan-tokenizer: text and conversations to token ids and back.
-#include <cstdlib>
-#include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +8,7 @@
 #include "common/build_info.h"
 #include "common/clock.h"
 #include "common/grpc/server.h"
+#include "common/grpc/service_options.h"
 #include "common/log.h"
 #include "common/metrics/names.h"
 #include "common/metrics/registry.h"
@@ -22,16 +20,6 @@
 
 namespace caravan::tokenizer {
 namespace {
-
-ServerOptions ToServerOptions(const TokenizerOptions& options) {
-  ServerOptions server;
-  server.listen = options.listen;
-  server.port = options.port;
-  server.tls.certificate_file = options.tls_certificate_file;
-  server.tls.key_file = options.tls_key_file;
-  server.tls.ca_file = options.tls_ca_file;
-  return server;
-}
 
 absl::StatusOr<ModelSet> LoadModels(const TokenizerOptions& options) {
   std::vector<ModelSource> sources;
@@ -55,7 +43,7 @@ absl::Status Serve(const TokenizerOptions& options) {
                            &registry);
   CARAVAN_ASSIGN_OR_RETURN(
       const std::unique_ptr<GrpcServer> server,
-      GrpcServer::Start(ToServerOptions(options), {&service}));
+      GrpcServer::Start(ToServerOptions(options, options.port), {&service}));
   CARAVAN_ASSIGN_OR_RETURN(
       const int metrics_port,
       registry.Expose(options.listen, options.metrics_port));
@@ -74,23 +62,12 @@ absl::Status Serve(const TokenizerOptions& options) {
   return absl::OkStatus();
 }
 
-int Main(int argc, char** argv) {
-  BlockTerminationSignals();
-  const absl::StatusOr<std::optional<TokenizerOptions>> options =
-      ParseTokenizerOptions(argc, argv);
-  if (!options.ok()) {
-    std::cerr << options.status().message() << '\n';
-    return EXIT_FAILURE;
-  }
-  if (!options->has_value()) return EXIT_SUCCESS;
-  InitLog("tokenizer", (*options)->log_level);
-  const absl::Status status = Serve(**options);
-  if (status.ok()) return EXIT_SUCCESS;
-  LogError("tokenizer_failed", {{"status", status}});
-  return EXIT_FAILURE;
-}
-
 }  // namespace
 }  // namespace caravan::tokenizer
 
-int main(int argc, char** argv) { return caravan::tokenizer::Main(argc, argv); }
+int main(int argc, char** argv) {
+  caravan::BlockTerminationSignals();
+  return caravan::RunService(
+      "tokenizer", caravan::tokenizer::ParseTokenizerOptions(argc, argv),
+      caravan::tokenizer::Serve);
+}

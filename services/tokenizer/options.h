@@ -8,23 +8,19 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/grpc/service_options.h"
 
 namespace caravan::tokenizer {
 
-struct TokenizerOptions {
+struct TokenizerOptions : ServiceOptions {
+  TokenizerOptions() { metrics_port = 9482; }
+
   // --model: directories, or NAME=DIRECTORY; at least one.
   std::vector<std::string> models;
   // --chat-template: a built-in's name or a file, for all models, or
   // MODEL=NAME_OR_FILE. Replaces the model's own.
   std::vector<std::string> chat_templates;
-  std::string listen = "127.0.0.1";  // --listen: address of both ports
-  int port = 8091;                   // --port: gRPC; 0: any free port
-  int metrics_port = 9482;           // --metrics-port; 0: any free port
-  std::string tls_certificate_file;  // --tls-cert: PEM; empty: no TLS
-  std::string tls_key_file;          // --tls-key: PEM, with --tls-cert
-  std::string tls_ca_file;           // --tls-ca: clients must show one of its
-  double grace_s = 30;               // --grace: for running calls at the end
-  std::string log_level = "info";    // --log-level: debug, info, warning, error
+  int port = 8091;  // --port: gRPC; 0: any free port
 
   // Errors: kInvalidField naming the flag.
   absl::Status Validate() const;
