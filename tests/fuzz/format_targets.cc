@@ -1,22 +1,22 @@
 // Checkpoints: pickles, PyTorch's and Meta's files, quantized matrices.
-#include <algorithm>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "common/strings.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/reference_data.h"
-#include "tests/support/temporary_directory.h"
 #include "tests/support/torch_file_writer.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/meta_checkpoint.h"
@@ -28,7 +28,6 @@ namespace caravan::fuzz {
 namespace {
 
 using testing::RepositoryPath;
-using testing::TemporaryDirectory;
 using testing::TorchContent;
 
 std::span<const std::byte> AsBytes(std::string_view text) {
@@ -110,6 +109,30 @@ std::vector<std::string> PickleSeeds() {
 
 // --- Model directories ------------------------------------------------------
 
+// A folder in memory where the system has one: each run writes files.
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = "/dev/shm/caravan_fuzz_XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) {
+      pattern = StrCat(::testing::TempDir(), "caravan_fuzz_XXXXXX");
+      Require(mkdtemp(pattern.data()) != nullptr, "there is a folder to use");
+    }
+    path_ = pattern;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+  std::string File(std::string_view name) const {
+    return StrCat(path_, "/", name);
+  }
+
+ private:
+  std::string path_;
+};
+
 void WriteFile(const std::string& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc)
       .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
@@ -141,7 +164,7 @@ void ReadAll(const worker::CheckpointTensors& tensors) {
 
 // A line of config.json, then model.safetensors or pytorch_model.bin.
 void RunCheckpoint(std::string_view bytes) {
-  static const TemporaryDirectory& kFolder = *new TemporaryDirectory();
+  static const Folder kFolder;
   const auto [config, weights] = FirstLine(bytes);
   const bool torch = weights.starts_with("PK") || weights.starts_with("\x80");
   std::error_code ignored;
@@ -156,7 +179,7 @@ void RunCheckpoint(std::string_view bytes) {
 // A line of params.json, then consolidated.00.pth, for two ranks if the line
 // ends in a space.
 void RunMeta(std::string_view bytes) {
-  static const TemporaryDirectory& kFolder = *new TemporaryDirectory();
+  static const Folder kFolder;
   const auto [params, weights] = FirstLine(bytes);
   std::error_code ignored;
   std::filesystem::remove(kFolder.File("consolidated.01.pth"), ignored);
@@ -180,7 +203,7 @@ std::string CaseFile(const worker::TensorRecord* first,
     if (record->name.ends_with(".expected")) continue;
     const size_t begin = data.size();
     data.append(reinterpret_cast<const char*>(record->data), record->bytes);
-    header["q" + record->name.substr(record->name.find('.'))] = {
+    header[StrCat("q", record->name.substr(record->name.find('.')))] = {
         {"dtype", record->dtype_name},
         {"shape", record->shape},
         {"data_offsets", {begin, data.size()}}};
