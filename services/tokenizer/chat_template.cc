@@ -29,6 +29,7 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Create(
   CARAVAN_ASSIGN_OR_RETURN(jinja::Template parsed,
                            jinja::Template::Parse(source));
   return ChatTemplate(std::move(parsed), Sha256(source),
+                      source.find("tools") != source.npos,
                       std::move(special_tokens));
 }
 

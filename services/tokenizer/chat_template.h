@@ -38,18 +38,25 @@ class ChatTemplate {
                                      absl::Time now, absl::TimeZone zone,
                                      const jinja::Limits& limits = {}) const;
 
+  // Whether the text mentions tools: without that they would be left out of
+  // the prompt in silence.
+  bool knows_tools() const { return knows_tools_; }
+
   // SHA-256 (32 bytes) of the template's text.
   const std::string& template_id() const { return template_id_; }
 
  private:
   ChatTemplate(jinja::Template parsed, std::string template_id,
+               bool knows_tools,
                std::vector<std::pair<std::string, std::string>> special_tokens)
       : parsed_(std::move(parsed)),
         template_id_(std::move(template_id)),
+        knows_tools_(knows_tools),
         special_tokens_(std::move(special_tokens)) {}
 
   jinja::Template parsed_;
   std::string template_id_;
+  bool knows_tools_;
   std::vector<std::pair<std::string, std::string>> special_tokens_;
 };
 

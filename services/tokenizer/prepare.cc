@@ -43,6 +43,12 @@ absl::StatusOr<PreparedInput> PrepareConversation(
   CARAVAN_ASSIGN_OR_RETURN(const Conversation parsed,
                            FromProto(conversation, field));
   const ChatTemplate& chat_template = *model.TemplateFor(parsed);
+  if (conversation.tools_size() > 0 && !chat_template.knows_tools()) {
+    return Annotate(
+        UnsupportedError("tools",
+                         "the model's chat template has no place for them"),
+        field);
+  }
   CARAVAN_ASSIGN_OR_RETURN(const jinja::Text rendered,
                            chat_template.Render(parsed, time.now, time.zone));
   CARAVAN_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,

@@ -115,6 +115,7 @@ BAD_CHATS = [
     ({"messages": [{"role": "user", "content": 7}]}, "content"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url",
        "image_url": {"url": "data:,"}}]}]}, "content"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}],
       "tool_choice": "required"}, "tool_choice"),

@@ -177,3 +177,49 @@ def test_keys_are_asked_for_at_both_doors(start_suite, tmp_path):
                            headers=headers)
         assert reply.status_code == status
     assert httpx.get(suite.url + "/healthz").status_code == 200
+
+
+def test_tokenize_is_the_same_on_files_and_through_a_tokenizer(suite):
+    text = "Once upon a t\u00efme \u65e5\u672c <|eot_id|>"
+    address = suite.services["tokenizer"].grpc
+    offline = json.loads(run_cli("tokenize", "--model", DEMO_MODEL, "--json",
+                                 text).stdout)
+    served = json.loads(run_cli("tokenize", "--tokenizer", address, "--json",
+                                text).stdout)
+    assert offline == served
+    assert offline[0] == {"id": 4090, "piece": "<|begin_of_text|>",
+                          "special": True, "begin": 0, "end": 0}
+    assert not any(token["special"] for token in offline[1:])
+    ends = [token["end"] for token in offline]
+    assert ends == sorted(ends) and ends[-1] == len(text.encode())
+    ids = ",".join(str(token["id"]) for token in offline[1:])
+    back = run_cli("tokenize", "--model", DEMO_MODEL, "--decode", ids).stdout
+    assert back == text + "\n"
+
+
+def test_render_is_what_the_gateway_prepares(suite, tmp_path):
+    messages = [{"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi <|eot_id|>"}]
+    path = tmp_path / "messages.json"
+    path.write_text(json.dumps(messages))
+    address = suite.services["tokenizer"].grpc
+    rendered = [json.loads(run_cli("render", *source, "--messages", path,
+                                   "--json").stdout)
+                for source in (("--model", DEMO_MODEL),
+                               ("--tokenizer", address))]
+    assert rendered[0] == rendered[1]
+    tokens = httpx.post(suite.url + "/tokenize", json={
+        "model": MODEL, "messages": messages}).json()["tokens"]
+    assert rendered[0]["token_ids"] == tokens
+
+
+def test_render_knows_formats_by_name(tmp_path):
+    out = run_cli("render", "--model", DEMO_MODEL, "--chat-template",
+                  "vicuna-v0", "--user", "Hi", "--json").stdout
+    rendered = json.loads(out)
+    assert rendered["stop_texts"] == ["###"]
+    assert rendered["rendered"].endswith("\n### Human: Hi\n### Assistant:")
+    assert "koala" in run_cli("render", "--list").stdout.split()
+    wrong = run_cli("render", "--model", DEMO_MODEL, "--chat-template",
+                    "open-assistant", "--user", "Hi", check=False)
+    assert wrong.returncode != 0 and "<|prompter|>" in wrong.stderr

@@ -12,9 +12,9 @@
 namespace caravan::tokenizer {
 namespace {
 
-using testing::HasReason;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using testing::HasReason;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -22,8 +22,7 @@ const RenderTime kTime = {absl::UnixEpoch(), absl::UTCTimeZone()};
 
 v1::PrepareInput UserSays(const std::string& text) {
   v1::PrepareInput input;
-  v1::ChatMessage* const message =
-      input.mutable_conversation()->add_messages();
+  v1::ChatMessage* const message = input.mutable_conversation()->add_messages();
   message->set_role("user");
   message->add_content()->set_text(text);
   return input;
@@ -50,10 +49,10 @@ TEST(PrepareTest, AnInfillEndsWithItsOwnToken) {
               ElementsAre(1, 32007, 32008, 29890, 32009, 263));
 
   input.mutable_infill()->set_order(static_cast<v1::InfillOrder>(7));
-  EXPECT_THAT(PrepareInput(*model, input, "inputs[0]", kTime),
-              HasReason(Reason::kInvalidField,
-                        AllOf(HasSubstr("inputs[0].infill.order"),
-                              HasSubstr("7"))));
+  EXPECT_THAT(
+      PrepareInput(*model, input, "inputs[0]", kTime),
+      HasReason(Reason::kInvalidField,
+                AllOf(HasSubstr("inputs[0].infill.order"), HasSubstr("7"))));
 }
 
 TEST(PrepareTest, AFormatSaysWhatEndsItsAnswers) {
@@ -65,6 +64,18 @@ TEST(PrepareTest, AFormatSaysWhatEndsItsAnswers) {
   ASSERT_OK(prepared);
   EXPECT_THAT(prepared->prompt.stop_texts(), ElementsAre("###"));
   EXPECT_THAT(prepared->prompt.rendered(), HasSubstr("### Human: Hi\n"));
+}
+
+TEST(PrepareTest, ATemplateWithoutToolsRefusesThem) {
+  const std::string demo = testing::RepositoryPath("deploy/demo-model");
+  const auto model = LoadModel({"demo", demo});
+  ASSERT_OK(model);
+  v1::PrepareInput input = UserSays("Hi");
+  input.mutable_conversation()->add_tools()->set_definition_json(
+      R"({"name": "f"})");
+  EXPECT_THAT(
+      PrepareInput(*model, input, "inputs[0]", kTime),
+      HasReason(Reason::kUnsupportedParameter, HasSubstr("no place for them")));
 }
 
 TEST(PrepareTest, ToolsTakeTheTemplateThatIsForThem) {
