@@ -249,6 +249,21 @@ const CheckpointTensor* CheckpointTensors::Find(std::string_view name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+absl::StatusOr<const CheckpointTensor*> CheckpointTensors::Get(
+    std::string_view name) const {
+  const CheckpointTensor* const tensor = Find(name);
+  if (tensor != nullptr) return tensor;
+  const TensorRecord* const record = Record(std::string(name));
+  if (record == nullptr) {
+    return ModelFileError(directory_, StrCat("tensor ", name, ": presence"),
+                          "in the checkpoint", "absence");
+  }
+  return ModelFileError(
+      record->file,
+      StrCat("tensor ", name, " at offset ", record->offset, ": dtype"),
+      "F32, BF16 or F16", record->dtype_name);
+}
+
 void CheckpointTensors::AddPlain(const TensorRecord& record) {
   const std::optional<DType> dtype = record.dtype();
   if (!dtype) return;  // masks, indices and such are no weights
@@ -383,6 +398,8 @@ absl::Status CheckpointTensors::Collect() {
     note(name, kFourBit, four_bit);
     note(name, kEightBit, eight_bit);
   }
+  // Some files only tell how they were trained.
+  if (modules.empty()) quantization_.reset();
   // What belongs to a quantized matrix is no tensor of its own.
   for (const auto& [name, record] : records_) {
     size_t end = name.rfind('.');

@@ -68,7 +68,8 @@ class CheckpointTensors {
   static absl::StatusOr<std::unique_ptr<CheckpointTensors>> Open(
       const std::string& directory);
 
-  // "safetensors", "pytorch" or "meta", and the method of quantization.
+  // "safetensors", "pytorch" or "meta", and how matrices are quantized, if some
+  // are.
   std::string_view format() const { return format_; }
   const std::optional<QuantizationConfig>& quantization() const {
     return quantization_;
@@ -79,6 +80,9 @@ class CheckpointTensors {
   }
   // Null where there is none of that name.
   const CheckpointTensor* Find(std::string_view name) const;
+  // The same, or an error that names the tensor: it is missing, or of a type
+  // that weights do not have.
+  absl::StatusOr<const CheckpointTensor*> Get(std::string_view name) const;
 
   // The stored bytes, into bytes() of `target`.
   void ReadStored(const CheckpointTensor& tensor, std::byte* target) const;

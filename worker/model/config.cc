@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/model/json_file.h"
+#include "worker/model/meta_checkpoint.h"
+#include "worker/model/quantization_config.h"
 
 namespace caravan::worker {
 namespace {
@@ -220,9 +224,7 @@ absl::Status RefuseOthers(const JsonReader& reader, std::string_view file) {
                      {{"file", std::string(file)}, {"value", *type}});
   }
   if (const json* const config = reader.Find("quantization_config")) {
-    return reader.Error("quantization_config",
-                        "absent: quantized weights are not supported yet",
-                        Excerpt(*config));
+    CARAVAN_RETURN_IF_ERROR(ParseQuantizationConfig(*config, file).status());
   }
   CARAVAN_ASSIGN_OR_RETURN(const auto act, reader.Text("hidden_act"));
   if (act && *act != "silu" && *act != "swish") {
@@ -385,6 +387,14 @@ int32_t ModelConfig::unscaled_context_length() const {
 absl::StatusOr<ModelConfig> LoadModelConfig(
     const std::string& directory, const std::vector<std::string>& overrides) {
   const std::string path = StrCat(directory, "/config.json");
+  std::error_code error;
+  if (!std::filesystem::exists(path, error) &&
+      MetaCheckpoint::IsIn(directory)) {
+    CARAVAN_ASSIGN_OR_RETURN(const auto checkpoint,
+                             MetaCheckpoint::Open(directory));
+    return FromJson(checkpoint->config(), StrCat(directory, "/params.json"),
+                    overrides);
+  }
   CARAVAN_ASSIGN_OR_RETURN(json object, ReadJsonObject(path, JsonLimits()));
   return FromJson(std::move(object), path, overrides);
 }

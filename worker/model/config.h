@@ -63,11 +63,13 @@ struct ModelConfig {
   int32_t unscaled_context_length() const;
 };
 
-// Reads DIR/config.json, then applies `overrides`, each "key=JSON" for a key
+// Reads DIR/config.json, or tells it from Meta's params.json and checkpoint,
+// then applies `overrides`, each "key=JSON" for a key
 // of config.json, such as rope_scaling={"type":"linear","factor":4}. Errors,
 // all kModelFileInvalid or kUnsupportedParameter, name file, key, limit and
 // value: wrong types, values out of range, a model_type other than llama,
-// quantization_config, unknown rope_scaling types and keys.
+// quantization_config of methods that are not read, unknown rope_scaling types
+// and keys.
 absl::StatusOr<ModelConfig> LoadModelConfig(
     const std::string& directory, const std::vector<std::string>& overrides);
 

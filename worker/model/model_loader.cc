@@ -4,7 +4,7 @@
 
 #include "absl/status/status.h"
 #include "common/status/status_macros.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/checkpoint_tensors.h"
 
 namespace caravan::worker {
 namespace {
@@ -12,7 +12,7 @@ namespace {
 absl::StatusOr<ModelDescription> Describe(const std::string& directory,
                                           const ModelOptions& options,
                                           const Backend& backend,
-                                          const Checkpoint* checkpoint) {
+                                          const CheckpointTensors* checkpoint) {
   ModelDescription model;
   model.directory = directory;
   CARAVAN_ASSIGN_OR_RETURN(model.config,
@@ -37,7 +37,7 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,
                                                const ModelOptions& options,
                                                const Backend& backend) {
-  const auto checkpoint = Checkpoint::Open(directory);
+  const auto checkpoint = CheckpointTensors::Open(directory);
   if (!checkpoint.ok() && !absl::IsNotFound(checkpoint.status())) {
     return checkpoint.status();
   }
@@ -48,8 +48,8 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(
     const std::string& directory, const ModelOptions& options,
     Backend* backend) {
-  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
-                           Checkpoint::Open(directory));
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
+                           CheckpointTensors::Open(directory));
   auto model = std::make_unique<LoadedModel>();
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,

@@ -1,8 +1,6 @@
 #include "worker/model/weights.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -25,7 +23,7 @@ std::string ShapeText(std::span<const int64_t> shape) {
   return text + "]";
 }
 
-absl::Status RecordError(const TensorRecord& tensor, std::string_view what,
+absl::Status RecordError(const CheckpointTensor& tensor, std::string_view what,
                          std::string_view limit, std::string_view value) {
   return ModelFileError(
       tensor.file,
@@ -33,27 +31,15 @@ absl::Status RecordError(const TensorRecord& tensor, std::string_view what,
       limit, value);
 }
 
-float ElementOf(const TensorRecord& tensor, DType dtype, int64_t i) {
-  uint32_t wide = 0;
-  uint16_t narrow = 0;
-  const std::byte* const source =
-      tensor.data + static_cast<size_t>(i) * SizeOf(dtype);
-  if (dtype == DType::kFp32) {
-    std::memcpy(&wide, source, sizeof(wide));
-    return std::bit_cast<float>(wide);
-  }
-  std::memcpy(&narrow, source, sizeof(narrow));
-  return dtype == DType::kBf16 ? ToFloat(Bf16{narrow}) : ToFloat(Fp16{narrow});
-}
-
 // Loads tensor after tensor of one checkpoint.
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, Backend* backend, DType dtype,
+  Loader(const CheckpointTensors& checkpoint, Backend* backend, DType dtype,
          int64_t element_count, const LoadProgress& progress)
       : checkpoint_(checkpoint),
         backend_(backend),
         dtype_(dtype),
+        mixed_(checkpoint.quantization().has_value()),
         element_count_(element_count),
         progress_(progress) {}
 
@@ -66,13 +52,17 @@ class Loader {
   std::string Id() const { return listing_.Id(); }
 
  private:
-  // The record, hashed, with shape and type checked.
-  absl::StatusOr<const TensorRecord*> Take(const TensorSpec& spec);
-  void Done(const TensorRecord& tensor, int64_t elements);
+  // The tensor, hashed, with shape and type checked.
+  absl::StatusOr<const CheckpointTensor*> Take(const TensorSpec& spec);
+  // The tensor as a backend takes it, in place where that is possible.
+  RawMatrix Raw(const CheckpointTensor& tensor, int64_t cols,
+                std::vector<std::vector<float>>& widened) const;
+  void Done(const CheckpointTensor& tensor, int64_t elements);
 
-  const Checkpoint& checkpoint_;
+  const CheckpointTensors& checkpoint_;
   Backend* const backend_;
   const DType dtype_;
+  const bool mixed_;  // matrices may have other types, and are widened
   const int64_t element_count_;
   const LoadProgress& progress_;
   WeightsListing listing_;
@@ -80,8 +70,8 @@ class Loader {
   int64_t elements_done_ = 0;
 };
 
-absl::StatusOr<const TensorRecord*> Loader::Take(const TensorSpec& spec) {
-  CARAVAN_ASSIGN_OR_RETURN(const TensorRecord* const tensor,
+absl::StatusOr<const CheckpointTensor*> Loader::Take(const TensorSpec& spec) {
+  CARAVAN_ASSIGN_OR_RETURN(const CheckpointTensor* const tensor,
                            checkpoint_.Get(spec.name));
   std::vector<int64_t> expected = {spec.rows};
   if (spec.cols > 0) expected.push_back(spec.cols);
@@ -90,20 +80,30 @@ absl::StatusOr<const TensorRecord*> Loader::Take(const TensorSpec& spec) {
                        StrCat(ShapeText(expected), " by config.json"),
                        ShapeText(tensor->shape));
   }
-  if (!tensor->dtype()) {
-    return RecordError(*tensor, "dtype", "F32, BF16 or F16",
-                       tensor->dtype_name);
-  }
-  if (spec.cols > 0 && *tensor->dtype() != dtype_) {
+  if (spec.cols > 0 && !mixed_ && tensor->type != FromDType(dtype_)) {
     return RecordError(*tensor, "dtype",
                        StrCat(Name(dtype_), ", as the other matrices"),
-                       tensor->dtype_name);
+                       tensor->parts[0].dtype_name);
   }
-  listing_.Add(*tensor);
+  for (const TensorRecord& part : tensor->parts) listing_.Add(part);
   return tensor;
 }
 
-void Loader::Done(const TensorRecord& tensor, int64_t elements) {
+RawMatrix Loader::Raw(const CheckpointTensor& tensor, int64_t cols,
+                      std::vector<std::vector<float>>& widened) const {
+  if (tensor.data != nullptr && tensor.type == FromDType(dtype_)) {
+    RawMatrix raw(tensor.data, tensor.type, tensor.rows(), cols);
+    raw.interleaved = tensor.interleaved;
+    return raw;
+  }
+  std::vector<float>& values = widened.emplace_back();
+  values.resize(static_cast<size_t>(tensor.elements()));
+  checkpoint_.ReadFloats(tensor, 0, tensor.rows(), values.data());
+  return RawMatrix(reinterpret_cast<const std::byte*>(values.data()),
+                   WeightType::kFp32, tensor.rows(), cols);
+}
+
+void Loader::Done(const CheckpointTensor& tensor, int64_t elements) {
   checkpoint_.DropPages(tensor);
   elements_done_ += elements;
   if (progress_) {
@@ -115,17 +115,18 @@ void Loader::Done(const TensorRecord& tensor, int64_t elements) {
 
 absl::Status Loader::Matrix(const MatrixSpec& spec,
                             std::unique_ptr<PackedMatrix>& target) {
-  std::vector<const TensorRecord*> records;
+  std::vector<const CheckpointTensor*> tensors;
   std::vector<RawMatrix> parts;
+  std::vector<std::vector<float>> widened;
   for (const TensorSpec& part : spec.parts) {
-    CARAVAN_ASSIGN_OR_RETURN(const TensorRecord* const tensor, Take(part));
-    records.push_back(tensor);
-    parts.push_back({tensor->data, dtype_, part.rows, part.cols});
+    CARAVAN_ASSIGN_OR_RETURN(const CheckpointTensor* const tensor, Take(part));
+    tensors.push_back(tensor);
+    parts.push_back(Raw(*tensor, part.cols, widened));
   }
   CARAVAN_ASSIGN_OR_RETURN(target, backend_->Pack(parts, spec.pack));
   bytes_ += target->bytes;
-  for (size_t i = 0; i < records.size(); ++i) {
-    Done(*records[i], spec.parts[i].elements());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    Done(*tensors[i], spec.parts[i].elements());
   }
   return absl::OkStatus();
 }
@@ -133,11 +134,10 @@ absl::Status Loader::Matrix(const MatrixSpec& spec,
 absl::Status Loader::Vector(const VectorSpec& spec,
                             std::vector<float>& target) {
   for (const TensorSpec& part : spec) {
-    CARAVAN_ASSIGN_OR_RETURN(const TensorRecord* const tensor, Take(part));
-    target.reserve(target.size() + part.rows);
-    for (int64_t i = 0; i < part.rows; ++i) {
-      target.push_back(ElementOf(*tensor, *tensor->dtype(), i));
-    }
+    CARAVAN_ASSIGN_OR_RETURN(const CheckpointTensor* const tensor, Take(part));
+    const size_t first = target.size();
+    target.resize(first + static_cast<size_t>(part.rows));
+    checkpoint_.ReadFloats(*tensor, 0, part.rows, target.data() + first);
     bytes_ += part.rows * sizeof(float);
     Done(*tensor, part.elements());
   }
@@ -183,16 +183,16 @@ absl::Status LoadAll(const ModelLayout& layout, Backend* backend,
 
 }  // namespace
 
-absl::StatusOr<DType> MatrixDType(const Checkpoint& checkpoint) {
+absl::StatusOr<DType> MatrixDType(const CheckpointTensors& checkpoint) {
   CARAVAN_ASSIGN_OR_RETURN(
-      const TensorRecord* const tensor,
+      const CheckpointTensor* const tensor,
       checkpoint.Get("model.layers.0.self_attn.q_proj.weight"));
-  if (tensor->dtype()) return *tensor->dtype();
-  return RecordError(*tensor, "dtype", "F32, BF16 or F16", tensor->dtype_name);
+  if (checkpoint.quantization()) return DType::kFp32;
+  return PlainDType(tensor->type).value_or(DType::kFp32);
 }
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
-                                    const Checkpoint& checkpoint,
+                                    const CheckpointTensors& checkpoint,
                                     Backend* backend,
                                     const LoadProgress& progress) {
   const ModelLayout layout = MakeLayout(config);

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "worker/model/checkpoint_tensors.h"
 #include "worker/model/config.h"
-#include "worker/model/safetensors.h"
 #include "worker/ops/backend.h"
 #include "worker/tensor/dtype.h"
 
@@ -52,15 +52,17 @@ struct Weights {
 // Called with percent in [0, 100], not descending, on the loading thread.
 using LoadProgress = std::function<void(int percent)>;
 
-// The type of the checkpoint's matrices, by its first q_proj, without loading.
-absl::StatusOr<DType> MatrixDType(const Checkpoint& checkpoint);
+// The type in which the checkpoint's matrices are packed, without loading: that
+// of its first q_proj, or fp32 where some matrices are quantized.
+absl::StatusOr<DType> MatrixDType(const CheckpointTensors& checkpoint);
 
 // Hashes and packs every tensor of the configuration; pages of the checkpoint
 // are dropped as they are done with. Errors (kModelFileInvalid) name file and
 // tensor: missing ones, shapes that differ from the configuration's, types
-// that are not fp32, bf16 or fp16, matrices of more than one type.
+// that are not fp32, bf16 or fp16, plain matrices of more than one type.
+// Quantized matrices and what is packed beside them are widened to fp32.
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
-                                    const Checkpoint& checkpoint,
+                                    const CheckpointTensors& checkpoint,
                                     Backend* backend,
                                     const LoadProgress& progress);
 
