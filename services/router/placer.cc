@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -90,74 +91,141 @@ absl::StatusOr<std::string> Placer::ResolveModel(
   return FieldError("model", StrCat("one of ", Join(served)), "none");
 }
 
-absl::StatusOr<Placer::Replicas> Placer::Eligible(const PlaceQuery& query,
-                                                  const std::string& model) {
-  Replicas eligible;
-  bool feature_missing = false;
+// --- Rows --------------------------------------------------------------------
+
+void Placer::RebuildRows() {
+  rows_version_ = registry_.version();
+  rows_.clear();
   for (const auto& replica : registry_.replicas()) {
-    if (replica->info.model != model) continue;
-    if (!Knows(*replica, query.required_features)) {
-      feature_missing = true;
-    } else if (!query.required_identity ||
-               query.required_identity->SameClass(replica->info.identity)) {
-      eligible.push_back(replica.get());
-    }
+    rows_.push_back(replica.get());
   }
-  if (!eligible.empty() || !feature_missing) return eligible;
-  return MakeError(
-      Reason::kUnsupportedFeature,
-      StrCat("no replica of model ", model, " knows all required_features"),
-      {{"model", model}});
+  std::stable_sort(rows_.begin(), rows_.end(),
+                   [](const auto* a, const auto* b) {
+                     return a->info.model < b->info.model;
+                   });
+  candidates_.assign(rows_.size(), Candidate());
+  ready_until_.assign(rows_.size(), absl::InfinitePast());
+  pools_.clear();
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const ReplicaInfo& info = rows_[i]->info;
+    Pool& pool = pools_.try_emplace(info.model, Pool{i, i}).first->second;
+    pool.end = i + 1;
+    rows_[i]->row = i;
+    candidates_[i].worker_id = info.worker_id;
+    candidates_[i].block_size = info.block_size;
+    candidates_[i].block_count = info.block_count;
+    candidates_[i].max_running_count = info.max_running_count;
+    index_.Bind(info.worker_id, static_cast<int32_t>(i));
+    UpdateRow(*rows_[i]);
+  }
 }
+
+void Placer::UpdateRow(const Replica& replica) {
+  if (rows_version_ != registry_.version()) return;  // to be rebuilt
+  Candidate& candidate = candidates_[replica.row];
+  candidate.load = replica.load;
+  candidate.credit = registry_.CreditOf(replica);
+  ready_until_[replica.row] = registry_.ReadyUntil(replica);
+}
+
+Placer::Pool Placer::PoolOf(const std::string& model) const {
+  const auto it = pools_.find(model);
+  return it == pools_.end() ? Pool() : it->second;
+}
+
+// --- Who may serve -----------------------------------------------------------
 
 bool Placer::IsBroken(const Replica& replica) const {
   const auto it = breakers_.find(replica.info.worker_id);
   return it != breakers_.end() && it->second.IsOpen(clock_->Now());
 }
 
-// Those whose breaker is open only when there are no others: a replica that
-// may fail is better than none.
-Placer::Replicas Placer::Available(const Replicas& eligible,
-                                   const PlaceQuery& query) {
-  Replicas sound;
-  Replicas broken;
-  for (Replica* const replica : eligible) {
-    if (registry_.StateOf(*replica) != ReplicaState::kReady) continue;
-    if (Contains(query.excluded_worker_ids, replica->info.worker_id)) {
-      // Registered, ready, and yet somebody does not want it: a failure.
-      breakers_
-          .try_emplace(replica->info.worker_id,
-                       CircuitBreaker(options_.breaker))
-          .first->second.RecordFailure(clock_->Now());
-    } else {
-      (IsBroken(*replica) ? broken : sound).push_back(replica);
-    }
-  }
-  return sound.empty() ? broken : sound;
+void Placer::NoteFailure(const std::string& worker_id) {
+  breakers_.try_emplace(worker_id, CircuitBreaker(options_.breaker))
+      .first->second.RecordFailure(clock_->Now());
 }
 
-Candidate Placer::MakeCandidate(const Replica& replica,
-                                const PlaceQuery& query) const {
-  int32_t matched = 0;
-  for (const auto& chain : query.chains) {
-    matched =
-        std::max(matched, index_.MatchedBlocks(replica.info.worker_id, chain));
+// Marks who may serve and returns how many do.
+absl::StatusOr<int> Placer::MarkAvailable(const PlaceQuery& query,
+                                          const std::string& model, Pool pool) {
+  const bool plain = query.required_features.empty() &&
+                     !query.required_identity &&
+                     query.excluded_worker_ids.empty() && breakers_.empty();
+  if (!plain) return MarkChecked(query, model, pool);
+  const absl::Time now = clock_->Now();
+  int count = 0;
+  for (size_t i = pool.begin; i < pool.end; ++i) {
+    candidates_[i].available = now < ready_until_[i];
+    count += candidates_[i].available ? 1 : 0;
   }
-  const ReplicaInfo& info = replica.info;
-  Candidate candidate;
-  candidate.worker_id = info.worker_id;
-  candidate.load = replica.load;
-  candidate.credit = registry_.CreditOf(replica);
-  candidate.block_size = info.block_size;
-  candidate.block_count = info.block_count;
-  candidate.max_running_count = info.max_running_count;
-  candidate.matched_blocks =
-      std::min(matched, query.prompt_tokens / info.block_size);
-  return candidate;
+  return count;
+}
+
+// Those whose breaker is open only when there are no others: a replica that
+// may fail is better than none.
+absl::StatusOr<int> Placer::MarkChecked(const PlaceQuery& query,
+                                        const std::string& model, Pool pool) {
+  const absl::Time now = clock_->Now();
+  int eligible = 0;
+  bool feature_missing = false;
+  std::vector<size_t> sound;
+  std::vector<size_t> broken;
+  for (size_t i = pool.begin; i < pool.end; ++i) {
+    candidates_[i].available = false;
+    const ReplicaInfo& info = rows_[i]->info;
+    if (!Knows(*rows_[i], query.required_features)) {
+      feature_missing = true;
+      continue;
+    }
+    if (query.required_identity &&
+        !query.required_identity->SameClass(info.identity)) {
+      continue;
+    }
+    ++eligible;
+    if (now >= ready_until_[i]) continue;
+    if (Contains(query.excluded_worker_ids, info.worker_id)) {
+      // Registered, ready, and yet somebody does not want it: a failure.
+      NoteFailure(info.worker_id);
+    } else {
+      (IsBroken(*rows_[i]) ? broken : sound).push_back(i);
+    }
+  }
+  if (eligible == 0 && feature_missing) {
+    return MakeError(
+        Reason::kUnsupportedFeature,
+        StrCat("no replica of model ", model, " knows all required_features"),
+        {{"model", model}});
+  }
+  const std::vector<size_t>& chosen = sound.empty() ? broken : sound;
+  for (const size_t i : chosen) candidates_[i].available = true;
+  return static_cast<int>(chosen.size());
+}
+
+// --- Place -------------------------------------------------------------------
+
+// A chain is of one identity, so a replica matches at most one of them; other
+// models may have the same weights, and their replicas the same blocks.
+void Placer::SetMatches(const PlaceQuery& query, Pool pool) {
+  matches_.clear();
+  for (const auto& chain : query.chains) index_.Match(chain, &matches_);
+  for (const BlockMatch& match : matches_) {
+    const auto row = static_cast<size_t>(match.tag);
+    if (row < pool.begin || row >= pool.end) continue;
+    Candidate& candidate = candidates_[row];
+    candidate.matched_blocks = std::max(
+        candidate.matched_blocks,
+        std::min(match.blocks, query.prompt_tokens / candidate.block_size));
+  }
+}
+
+void Placer::ClearMatches() {
+  for (const BlockMatch& match : matches_) {
+    candidates_[static_cast<size_t>(match.tag)].matched_blocks = 0;
+  }
 }
 
 void Placer::CreditFirst(Replica& replica, const Candidate& candidate,
-                         const PlaceQuery& query) const {
+                         const PlaceQuery& query) {
   Credit credit;
   credit.sequences = 1;
   credit.prefill_tokens =
@@ -167,13 +235,16 @@ void Placer::CreditFirst(Replica& replica, const Candidate& candidate,
       BlocksFor(int64_t{query.prompt_tokens} + query.expected_output_tokens,
                 candidate.block_size);
   registry_.AddCredit(replica, credit);
+  UpdateRow(replica);
 }
 
 absl::StatusOr<std::vector<Placement>> Placer::Place(const PlaceQuery& query) {
   CARAVAN_ASSIGN_OR_RETURN(const std::string model, ResolveModel(query.model));
-  CARAVAN_ASSIGN_OR_RETURN(const Replicas eligible, Eligible(query, model));
-  const Replicas available = Available(eligible, query);
-  if (available.empty()) {
+  if (rows_version_ != registry_.version()) RebuildRows();
+  const Pool pool = PoolOf(model);
+  CARAVAN_ASSIGN_OR_RETURN(const int available,
+                           MarkAvailable(query, model, pool));
+  if (available == 0) {
     return query.required_identity
                ? NoReplica(Reason::kNoReplicaOfClass, model,
                            StrCat("of class ",
@@ -184,24 +255,23 @@ absl::StatusOr<std::vector<Placement>> Placer::Place(const PlaceQuery& query) {
                            options_.retry_after);
   }
 
-  std::vector<Candidate> candidates;
-  for (const Replica* const replica : available) {
-    candidates.push_back(MakeCandidate(*replica, query));
-  }
+  SetMatches(query, pool);
   PlacementQuery ranked_query;
   ranked_query.prompt_tokens = query.prompt_tokens;
   ranked_query.expected_output_tokens = query.expected_output_tokens;
   ranked_query.affinity_key = AffinityKey(query);
-  std::vector<size_t> order = policy_->Rank(ranked_query, candidates);
-  if (std::ssize(order) > options_.max_targets) {
-    order.resize(static_cast<size_t>(options_.max_targets));
-  }
-  CreditFirst(*available[order[0]], candidates[order[0]], query);
-
+  const std::vector<size_t> order = policy_->Rank(
+      ranked_query,
+      std::span(candidates_).subspan(pool.begin, pool.end - pool.begin),
+      static_cast<size_t>(options_.max_targets));
   std::vector<Placement> placements;
   for (const size_t i : order) {
-    placements.push_back({available[i]->info, candidates[i].matched_blocks});
+    placements.push_back({rows_[pool.begin + i]->info,
+                          candidates_[pool.begin + i].matched_blocks});
   }
+  const size_t first = pool.begin + order.front();
+  CreditFirst(*rows_[first], candidates_[first], query);
+  ClearMatches();
   return placements;
 }
 
@@ -217,7 +287,9 @@ absl::StatusOr<WorkerRegistry::Registered> Placer::Register(
 
 absl::Status Placer::Heartbeat(int64_t stream, const ReplicaLoad& load,
                                bool draining) {
-  return registry_.Heartbeat(stream, load, draining);
+  CARAVAN_RETURN_IF_ERROR(registry_.Heartbeat(stream, load, draining));
+  UpdateRow(*registry_.FindByStream(stream));
+  return absl::OkStatus();
 }
 
 std::optional<std::string> Placer::Disconnect(int64_t stream) {
@@ -225,8 +297,8 @@ std::optional<std::string> Placer::Disconnect(int64_t stream) {
   if (replica == nullptr) return std::nullopt;
   const std::string worker_id = replica->info.worker_id;
   if (registry_.Disconnect(stream)) {
-    breakers_.try_emplace(worker_id, CircuitBreaker(options_.breaker))
-        .first->second.RecordFailure(clock_->Now());
+    UpdateRow(*replica);
+    NoteFailure(worker_id);
   } else {
     index_.Forget(worker_id);
   }
@@ -250,6 +322,7 @@ int64_t Placer::LastSequenceNumber(int64_t stream) const {
 std::vector<std::string> Placer::Tick() {
   const std::vector<std::string> dead = registry_.RemoveDead();
   for (const std::string& worker_id : dead) index_.Forget(worker_id);
+  index_.Sweep();
   const absl::Time now = clock_->Now();
   absl::erase_if(breakers_, [now](const auto& entry) {
     return entry.second.IsForgotten(now);

@@ -8,6 +8,7 @@
 #define CARAVAN_SERVICES_ROUTER_PLACER_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -89,16 +90,25 @@ class Placer {
   const WorkerRegistry& registry() const { return registry_; }
 
  private:
-  using Replicas = std::vector<Replica*>;
-
   absl::StatusOr<std::string> ResolveModel(const std::string& model) const;
-  absl::StatusOr<Replicas> Eligible(const PlaceQuery& query,
-                                    const std::string& model);
-  Replicas Available(const Replicas& eligible, const PlaceQuery& query);
-  Candidate MakeCandidate(const Replica& replica,
-                          const PlaceQuery& query) const;
+  // Replicas of one model: [begin, end) of rows_.
+  struct Pool {
+    size_t begin = 0;
+    size_t end = 0;
+  };
+
+  void RebuildRows();
+  void UpdateRow(const Replica& replica);
+  Pool PoolOf(const std::string& model) const;
+  absl::StatusOr<int> MarkAvailable(const PlaceQuery& query,
+                                    const std::string& model, Pool pool);
+  absl::StatusOr<int> MarkChecked(const PlaceQuery& query,
+                                  const std::string& model, Pool pool);
+  void NoteFailure(const std::string& worker_id);
+  void SetMatches(const PlaceQuery& query, Pool pool);
+  void ClearMatches();
   void CreditFirst(Replica& replica, const Candidate& candidate,
-                   const PlaceQuery& query) const;
+                   const PlaceQuery& query);
   bool IsBroken(const Replica& replica) const;
 
   const PlacerOptions options_;
@@ -107,6 +117,15 @@ class Placer {
   WorkerRegistry registry_;
   BlockIndex index_;
   absl::flat_hash_map<std::string, CircuitBreaker> breakers_;  // by worker id
+
+  // What the policy sees, kept up to date instead of made for each placement:
+  // one row for each replica, those of a model together.
+  int64_t rows_version_ = -1;  // of the registry
+  std::vector<Replica*> rows_;
+  std::vector<Candidate> candidates_;    // by row
+  std::vector<absl::Time> ready_until_;  // by row
+  absl::flat_hash_map<std::string, Pool> pools_;
+  std::vector<BlockMatch> matches_;  // of the placement under way
 };
 
 }  // namespace caravan::router

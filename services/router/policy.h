@@ -34,6 +34,7 @@ struct Candidate {
   int32_t block_count = 0;
   int32_t max_running_count = 0;
   int32_t matched_blocks = 0;
+  bool available = true;  // others are not ranked
 
   // Sequences that it has or is about to get.
   int64_t sequence_count() const {
@@ -49,9 +50,10 @@ class Policy {
   // As in --policy and in metrics.
   virtual std::string_view name() const = 0;
 
-  // Indices of all candidates, best first, each once.
+  // Indices of the best `most` available candidates, best first, each once.
   virtual std::vector<size_t> Rank(const PlacementQuery& query,
-                                   std::span<const Candidate> candidates) = 0;
+                                   std::span<const Candidate> candidates,
+                                   size_t most) = 0;
 };
 
 }  // namespace caravan::router

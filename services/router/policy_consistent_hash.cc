@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -22,18 +23,22 @@ uint64_t Weight(std::string_view key, std::string_view worker_id) {
 // Most sequences that a replica may have and still be first.
 double FairShare(std::span<const Candidate> candidates) {
   double sequences = 1;  // the new one
+  double available = 0;
   for (const Candidate& candidate : candidates) {
+    if (!candidate.available) continue;
     sequences += static_cast<double>(candidate.sequence_count());
+    available += 1;
   }
-  return kMaxShare * sequences / static_cast<double>(candidates.size());
+  return kMaxShare * sequences / std::max(available, 1.0);
 }
 
 }  // namespace
 
 std::vector<size_t> ConsistentHashPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates) {
+    const PlacementQuery& query, std::span<const Candidate> candidates,
+    size_t most) {
   const double share = FairShare(candidates);
-  return RankByScore(candidates.size(), /*turn=*/0, [&](size_t i) {
+  return RankByScore(candidates, /*turn=*/0, most, [&](size_t i) {
     const Candidate& candidate = candidates[i];
     const bool over = static_cast<double>(candidate.sequence_count()) > share;
     // Greatest weight first.

@@ -17,7 +17,8 @@ class ConsistentHashPolicy final : public Policy {
  public:
   std::string_view name() const override { return "consistent_hash"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates) override;
+                           std::span<const Candidate> candidates,
+                           size_t most) override;
 };
 
 }  // namespace caravan::router

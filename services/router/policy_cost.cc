@@ -52,13 +52,14 @@ double Cost(const PlacementQuery& query, const Candidate& c, double fastest) {
 }  // namespace
 
 std::vector<size_t> CostPolicy::Rank(const PlacementQuery& query,
-                                     std::span<const Candidate> candidates) {
+                                     std::span<const Candidate> candidates,
+                                     size_t most) {
   double fastest = 0;
   for (const Candidate& candidate : candidates) {
     fastest =
         std::max<double>(fastest, candidate.load.prefill_tokens_per_second);
   }
-  return RankByScore(candidates.size(), turn_++, [&](size_t i) {
+  return RankByScore(candidates, turn_++, most, [&](size_t i) {
     return Cost(query, candidates[i], fastest);
   });
 }

@@ -26,7 +26,8 @@ class CostPolicy final : public Policy {
  public:
   std::string_view name() const override { return "cost"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates) override;
+                           std::span<const Candidate> candidates,
+                           size_t most) override;
 
  private:
   size_t turn_ = 0;

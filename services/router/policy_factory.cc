@@ -4,9 +4,11 @@
 
 #include "common/status/errors.h"
 #include "common/strings.h"
+#include "services/router/policy_cache_aware.h"
 #include "services/router/policy_consistent_hash.h"
 #include "services/router/policy_cost.h"
 #include "services/router/policy_least_load.h"
+#include "services/router/policy_overlap_cost.h"
 #include "services/router/policy_power_of_two.h"
 #include "services/router/policy_round_robin.h"
 
@@ -14,7 +16,9 @@ namespace caravan::router {
 
 const std::vector<std::string_view>& PolicyNames() {
   static const auto* const names = new std::vector<std::string_view>{
-      "cost", "round_robin", "least_load", "power_of_two", "consistent_hash"};
+      "cost",         "round_robin",     "least_load",
+      "power_of_two", "consistent_hash", "cache_aware",
+      "overlap_cost"};
   return *names;
 }
 
@@ -27,6 +31,8 @@ absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(std::string_view name,
   if (name == "consistent_hash") {
     return std::make_unique<ConsistentHashPolicy>();
   }
+  if (name == "cache_aware") return std::make_unique<CacheAwarePolicy>();
+  if (name == "overlap_cost") return std::make_unique<OverlapCostPolicy>();
   std::string known;
   for (const std::string_view one : PolicyNames()) {
     StrAppend(&known, known.empty() ? "" : ", ", one);

@@ -4,9 +4,10 @@
 
 namespace caravan::router {
 
-std::vector<size_t> LeastLoadPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates) {
-  return RankByScore(candidates.size(), turn_++,
+std::vector<size_t> LeastLoadPolicy::Rank(const PlacementQuery& query,
+                                          std::span<const Candidate> candidates,
+                                          size_t most) {
+  return RankByScore(candidates, turn_++, most,
                      [&](size_t i) { return candidates[i].sequence_count(); });
 }
 

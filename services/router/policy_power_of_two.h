@@ -21,7 +21,8 @@ class PowerOfTwoPolicy final : public Policy {
 
   std::string_view name() const override { return "power_of_two"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates) override;
+                           std::span<const Candidate> candidates,
+                           size_t most) override;
 
  private:
   std::mt19937_64 random_;

@@ -1,30 +1,53 @@
-// The sorting that policies share.
+// The choosing that policies share.
 #ifndef CARAVAN_SERVICES_ROUTER_POLICY_RANKING_H_
 #define CARAVAN_SERVICES_ROUTER_POLICY_RANKING_H_
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
+#include <span>
+#include <utility>
 #include <vector>
+
+#include "services/router/policy.h"
 
 namespace caravan::router {
 
-// Indices [0, count) by ascending score(index). Equal ones come in turn: they
-// are rotated by `turn`, so that none of them is always first.
-template <typename Score>
-std::vector<size_t> RankByScore(size_t count, size_t turn, Score score) {
-  using Value = decltype(score(size_t{0}));
-  std::vector<Value> scores;
-  scores.reserve(count);
-  for (size_t i = 0; i < count; ++i) scores.push_back(score(i));
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), size_t{0});
-  if (count > 0) {
-    std::rotate(order.begin(), order.begin() + turn % count, order.end());
+// Indices of the available candidates, in order.
+inline std::vector<size_t> AvailableOf(std::span<const Candidate> candidates) {
+  std::vector<size_t> indices;
+  indices.reserve(candidates.size());
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (candidates[i].available) indices.push_back(i);
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return scores[a] < scores[b]; });
-  return order;
+  return indices;
+}
+
+// The `most` available candidates with the least score(index), ascending.
+// Equal ones come in turn: they are rotated by `turn`, so that none of them is
+// always first.
+template <typename Score>
+std::vector<size_t> RankByScore(std::span<const Candidate> candidates,
+                                size_t turn, size_t most, Score score) {
+  using Value = decltype(score(size_t{0}));
+  std::vector<size_t> order = AvailableOf(candidates);
+  most = std::min(most, order.size());
+  std::vector<size_t> ranked;
+  if (most == 0) return ranked;
+  std::rotate(order.begin(), order.begin() + turn % order.size(), order.end());
+  std::vector<std::pair<Value, size_t>> best;
+  best.reserve(most + 1);
+  const auto less = [](const Value& value, const auto& entry) {
+    return value < entry.first;
+  };
+  for (const size_t i : order) {
+    const Value value = score(i);
+    if (best.size() == most && !(value < best.back().first)) continue;
+    best.insert(std::upper_bound(best.begin(), best.end(), value, less),
+                {value, i});
+    if (best.size() > most) best.pop_back();
+  }
+  for (const auto& [value, i] : best) ranked.push_back(i);
+  return ranked;
 }
 
 }  // namespace caravan::router

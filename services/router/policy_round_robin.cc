@@ -5,8 +5,9 @@
 namespace caravan::router {
 
 std::vector<size_t> RoundRobinPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates) {
-  return RankByScore(candidates.size(), turn_++, [](size_t) { return 0; });
+    const PlacementQuery& query, std::span<const Candidate> candidates,
+    size_t most) {
+  return RankByScore(candidates, turn_++, most, [](size_t) { return 0; });
 }
 
 }  // namespace caravan::router

@@ -15,7 +15,8 @@ class RoundRobinPolicy final : public Policy {
  public:
   std::string_view name() const override { return "round_robin"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates) override;
+                           std::span<const Candidate> candidates,
+                           size_t most) override;
 
  private:
   size_t turn_ = 0;

@@ -3,6 +3,7 @@
 #ifndef CARAVAN_SERVICES_ROUTER_REPLICA_H_
 #define CARAVAN_SERVICES_ROUTER_REPLICA_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -82,6 +83,8 @@ struct Replica {
   bool draining = false;
   absl::Time last_seen;
   std::deque<Credit> credits;  // oldest first
+  Credit credit_sum;           // of all of them
+  size_t row = 0;              // in the placer's table
 };
 
 }  // namespace caravan::router

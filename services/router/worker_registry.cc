@@ -85,6 +85,12 @@ void Add(Credit& sum, const Credit& credit) {
   sum.blocks += credit.blocks;
 }
 
+void Subtract(Credit& sum, const Credit& credit) {
+  sum.sequences -= credit.sequences;
+  sum.prefill_tokens -= credit.prefill_tokens;
+  sum.blocks -= credit.blocks;
+}
+
 }  // namespace
 
 absl::Duration WorkerRegistry::LateAfter(int missed) const {
@@ -92,18 +98,30 @@ absl::Duration WorkerRegistry::LateAfter(int missed) const {
 }
 
 Replica* WorkerRegistry::FindByWorker(const std::string& worker_id) const {
-  const auto it = std::find_if(replicas_.begin(), replicas_.end(),
-                               [&](const auto& replica) {
-                                 return replica->info.worker_id == worker_id;
-                               });
-  return it == replicas_.end() ? nullptr : it->get();
+  const auto it = by_worker_.find(worker_id);
+  return it == by_worker_.end() ? nullptr : it->second;
 }
 
 Replica* WorkerRegistry::FindByStream(int64_t stream) const {
-  const auto it = std::find_if(
-      replicas_.begin(), replicas_.end(),
-      [&](const auto& replica) { return replica->stream == stream; });
-  return it == replicas_.end() ? nullptr : it->get();
+  const auto it = by_stream_.find(stream);
+  return it == by_stream_.end() ? nullptr : it->second;
+}
+
+Replica* WorkerRegistry::FindOrAdd(const std::string& worker_id) {
+  Replica*& replica = by_worker_[worker_id];
+  if (replica == nullptr) {
+    replicas_.push_back(std::make_unique<Replica>());
+    replica = replicas_.back().get();
+  }
+  return replica;
+}
+
+void WorkerRegistry::Remove(const Replica* replica) {
+  by_worker_.erase(replica->info.worker_id);
+  by_stream_.erase(replica->stream);
+  std::erase_if(replicas_,
+                [&](const auto& entry) { return entry.get() == replica; });
+  ++version_;
 }
 
 absl::Status WorkerRegistry::CheckPeers(const ReplicaInfo& info) const {
@@ -120,6 +138,17 @@ absl::Status WorkerRegistry::CheckPeers(const ReplicaInfo& info) const {
                  peer->info.worker_id, ", which has the same weights; got ",
                  "another from ", info.worker_id),
           {{"model", info.model},
+           {"peer", peer->info.worker_id},
+           {"worker_id", info.worker_id}});
+    }
+    if (peer->info.identity.numerics_class == info.identity.numerics_class &&
+        peer->info.identity.fingerprint != info.identity.fingerprint) {
+      return MakeError(
+          Reason::kIdentityMismatch,
+          StrCat("the fingerprint of class ", info.identity.numerics_class,
+                 " must equal that of ", peer->info.worker_id,
+                 "; got another from ", info.worker_id),
+          {{"numerics_class", info.identity.numerics_class},
            {"peer", peer->info.worker_id},
            {"worker_id", info.worker_id}});
     }
@@ -162,13 +191,15 @@ absl::StatusOr<WorkerRegistry::Registered> WorkerRegistry::Register(
                        StrCat("a router takes at most ", options_.max_replicas,
                               " replicas"));
     }
-    replicas_.push_back(std::make_unique<Replica>());
-    replica = replicas_.back().get();
+    replica = FindOrAdd(info.worker_id);
   }
   const bool new_epoch = known && replica->info.epoch != info.epoch;
+  if (known) by_stream_.erase(replica->stream);
   if (new_epoch) *replica = Replica();
   replica->info = info;
   replica->stream = stream;
+  by_stream_[stream] = replica;
+  ++version_;
   replica->connected = true;
   replica->last_seen = clock_->Now();
   if (std::ssize(known_models_) < options_.max_replicas) {
@@ -194,6 +225,7 @@ absl::Status WorkerRegistry::Heartbeat(int64_t stream, const ReplicaLoad& load,
   std::deque<Credit>& credits = replica->credits;
   while (!credits.empty() &&
          now - credits.front().placed_at >= options_.credit_settles) {
+    Subtract(replica->credit_sum, credits.front());
     credits.pop_front();
   }
   return absl::OkStatus();
@@ -204,21 +236,30 @@ bool WorkerRegistry::Disconnect(int64_t stream) {
   if (replica == nullptr) return false;
   replica->connected = false;
   if (!replica->draining) return true;
-  std::erase_if(replicas_,
-                [&](const auto& entry) { return entry.get() == replica; });
+  Remove(replica);
   return false;
 }
 
 std::vector<std::string> WorkerRegistry::RemoveDead() {
   const absl::Time now = clock_->Now();
+  std::vector<const Replica*> dead;
+  for (const auto& replica : replicas_) {
+    const absl::Duration age = now - replica->last_seen;
+    if (age >= LateAfter(options_.dead_after_missed)) {
+      dead.push_back(replica.get());
+    }
+  }
   std::vector<std::string> removed;
-  std::erase_if(replicas_, [&](const auto& replica) {
-    const bool dead =
-        now - replica->last_seen >= LateAfter(options_.dead_after_missed);
-    if (dead) removed.push_back(replica->info.worker_id);
-    return dead;
-  });
+  for (const Replica* const replica : dead) {
+    removed.push_back(replica->info.worker_id);
+    Remove(replica);
+  }
   return removed;
+}
+
+absl::Time WorkerRegistry::ReadyUntil(const Replica& replica) const {
+  if (!replica.connected || replica.draining) return absl::InfinitePast();
+  return replica.last_seen + LateAfter(options_.suspect_after_missed);
 }
 
 ReplicaState WorkerRegistry::StateOf(const Replica& replica) const {
@@ -234,14 +275,19 @@ void WorkerRegistry::AddCredit(Replica& replica, const Credit& credit) const {
   std::deque<Credit>& credits = replica.credits;
   credits.push_back(credit);
   credits.back().placed_at = clock_->Now();
-  if (std::ssize(credits) > options_.max_credits) credits.pop_front();
+  Add(replica.credit_sum, credit);
+  if (std::ssize(credits) > options_.max_credits) {
+    Subtract(replica.credit_sum, credits.front());
+    credits.pop_front();
+  }
 }
 
 Credit WorkerRegistry::CreditOf(const Replica& replica) const {
   const absl::Time now = clock_->Now();
-  Credit sum;
+  Credit sum = replica.credit_sum;
   for (const Credit& credit : replica.credits) {
-    if (now - credit.placed_at < options_.credit_expires) Add(sum, credit);
+    if (now - credit.placed_at < options_.credit_expires) break;
+    Subtract(sum, credit);
   }
   return sum;
 }

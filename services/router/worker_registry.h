@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
@@ -42,8 +43,10 @@ class WorkerRegistry {
 
   // Takes what `stream` says of its replica. A known worker id is replaced.
   // Errors: kInvalidField naming the field; kIdentityMismatch when another
-  // replica of the same model name and weights id has another tokenizer, or
-  // the worker id is held by a living replica at another address;
+  // replica of the same model name and weights id has another tokenizer, when
+  // one of the same numerics class has another fingerprint (one of the two
+  // computes wrong bits), or when the worker id is held by a living replica at
+  // another address;
   // kQueueFull at max_replicas.
   absl::StatusOr<Registered> Register(int64_t stream, const ReplicaInfo& info);
 
@@ -62,6 +65,12 @@ class WorkerRegistry {
 
   // kBroken is not the registry's to know.
   ReplicaState StateOf(const Replica& replica) const;
+
+  // Until when the replica gets placements, were nothing more heard of it.
+  absl::Time ReadyUntil(const Replica& replica) const;
+
+  // Changes with every change of membership or of what a replica registered.
+  int64_t version() const { return version_; }
 
   // Notes that `credit` was placed on `replica`.
   void AddCredit(Replica& replica, const Credit& credit) const;
@@ -84,10 +93,15 @@ class WorkerRegistry {
   absl::Status CheckPeers(const ReplicaInfo& info) const;
   absl::Status CheckUnique(int64_t stream, const ReplicaInfo& info) const;
   absl::Duration LateAfter(int missed) const;
+  Replica* FindOrAdd(const std::string& worker_id);
+  void Remove(const Replica* replica);
 
   const RegistryOptions options_;
   const Clock* const clock_;
   std::vector<std::unique_ptr<Replica>> replicas_;
+  absl::flat_hash_map<std::string, Replica*> by_worker_;
+  absl::flat_hash_map<int64_t, Replica*> by_stream_;
+  int64_t version_ = 0;
   std::set<std::string> known_models_;  // at most max_replicas
 };
 

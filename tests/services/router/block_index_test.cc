@@ -92,6 +92,78 @@ TEST(BlockIndexTest, AFullIndexDropsAndCounts) {
   EXPECT_EQ(index.entry_count(), 3);
 }
 
+TEST(BlockIndexTest, MatchFindsEveryHolderAtItsOwnDepth) {
+  constexpr uint32_t kSeed = 5;
+  std::mt19937 random(kSeed);
+  BlockIndex index;
+  const Hashes chain = TestChain(200);
+  std::vector<int32_t> depths(40);
+  for (size_t w = 0; w < depths.size(); ++w) {
+    depths[w] = static_cast<int32_t>(random() % 3 == 0 ? 64 : random() % 201);
+    const std::string id = StrCat("w", w);
+    index.Apply(id,
+                Stored(1, Hashes(chain.begin(), chain.begin() + depths[w])));
+    index.Bind(id, static_cast<int32_t>(w));
+  }
+  index.Forget("w7");
+  depths[7] = 0;
+  std::vector<BlockMatch> matches;
+  index.Match(chain, &matches);
+  std::vector<int32_t> found(depths.size());
+  for (const BlockMatch& match : matches) {
+    EXPECT_EQ(found[static_cast<size_t>(match.tag)], 0) << "twice";
+    found[static_cast<size_t>(match.tag)] = match.blocks;
+  }
+  EXPECT_EQ(found, depths);
+}
+
+TEST(BlockIndexTest, WhatWasForgottenIsClearedBitByBit) {
+  BlockIndex index;
+  index.Apply("w1", Stored(1, TestChain(500)));
+  index.Apply("w2", Stored(1, TestChain(10)));
+  index.Forget("w1");
+  std::vector<BlockMatch> matches;
+  index.Match(TestChain(500), &matches);
+  ASSERT_EQ(matches.size(), 1u);
+  EXPECT_EQ(matches[0].blocks, 10);
+  EXPECT_EQ(index.block_count(), 500);
+  for (int i = 0; i < HolderTable::kShardCount; ++i) index.Sweep();
+  EXPECT_EQ(index.block_count(), 10);
+}
+
+TEST(HolderTableTest, AgreesWithAMapThroughAnyHistory) {
+  constexpr uint32_t kSeed = 99;
+  SCOPED_TRACE(::testing::Message() << "seed " << kSeed);
+  std::mt19937 random(kSeed);
+  HolderTable table;
+  // Keys that share a shard and few home places, so that runs form and wrap.
+  Hashes pool(60);
+  for (size_t i = 0; i < pool.size(); ++i) {
+    pool[i].bytes[0] = static_cast<uint8_t>(i % 7 + 250);
+    pool[i].bytes[2] = static_cast<uint8_t>(i);
+  }
+  std::vector<std::set<HolderId>> expected(pool.size());
+  for (int step = 0; step < 20000; ++step) {
+    const size_t block = random() % pool.size();
+    const auto holder = static_cast<HolderId>(random() % 40);
+    if (random() % 1000 == 0) {
+      std::vector<bool> gone(40);
+      gone[holder] = true;
+      table.Clear(0, gone);
+      for (auto& holders : expected) holders.erase(holder);
+    } else if (random() % 5 < (step / 4000 % 2 == 0 ? 3u : 2u)) {
+      ASSERT_EQ(table.Add(pool[block], holder),
+                expected[block].insert(holder).second);
+    } else {
+      ASSERT_EQ(table.Remove(pool[block], holder),
+                expected[block].erase(holder) > 0);
+    }
+    const auto found = table.Find(pool[block]);
+    ASSERT_EQ(std::set<HolderId>(found.begin(), found.end()), expected[block]);
+    ASSERT_EQ(found.size(), expected[block].size());
+  }
+}
+
 TEST(BlockIndexTest, EntriesStayCountedThroughAnyHistory) {
   constexpr uint32_t kSeed = 20240611;
   SCOPED_TRACE(::testing::Message() << "seed " << kSeed);

@@ -57,12 +57,26 @@ TEST_P(PolicyContractTest, RanksEachCandidateOnce) {
       fleet.candidates[i].load.running_count = static_cast<int32_t>(i % 3);
     }
     for (int turn = 0; turn < 5; ++turn) {
-      std::vector<size_t> order = policy->Rank(Prompt(100), fleet.candidates);
+      std::vector<size_t> order =
+          policy->Rank(Prompt(100), fleet.candidates, SIZE_MAX);
       std::sort(order.begin(), order.end());
       std::vector<size_t> all(size);
       std::iota(all.begin(), all.end(), size_t{0});
       EXPECT_EQ(order, all);
     }
+  }
+}
+
+TEST_P(PolicyContractTest, RanksNoMoreThanWantedAndNobodyWhoIsAway) {
+  const std::unique_ptr<Policy> policy = Make(GetParam());
+  Fleet fleet(6);
+  fleet.candidates[0].available = false;
+  fleet.candidates[3].available = false;
+  for (size_t most = 0; most < 8; ++most) {
+    const std::vector<size_t> order =
+        policy->Rank(Prompt(100), fleet.candidates, most);
+    EXPECT_EQ(order.size(), std::min<size_t>(most, 4));
+    for (const size_t i : order) EXPECT_TRUE(fleet.candidates[i].available);
   }
 }
 
@@ -72,7 +86,8 @@ TEST_P(PolicyContractTest, EqualReplicasShareABurst) {
   constexpr int kRequests = 400;
   for (int i = 0; i < kRequests; ++i) {
     const size_t first =
-        policy->Rank(Prompt(100, StrCat("key", i)), fleet.candidates).front();
+        policy->Rank(Prompt(100, StrCat("key", i)), fleet.candidates, SIZE_MAX)
+            .front();
     // What the placer does: credit, and no heartbeat in between.
     fleet.candidates[first].credit.sequences += 1;
     fleet.candidates[first].credit.prefill_tokens += 100;
@@ -92,7 +107,8 @@ TEST_P(PolicyContractTest, ExtremeNumbersAreNoTrouble) {
                INT64_MAX / 2, 1e30f,     1e-30f};
   full.credit = {{}, INT32_MAX, INT64_MAX / 4, INT32_MAX};
   full.matched_blocks = INT32_MAX / 16;
-  EXPECT_EQ(policy->Rank(Prompt(INT32_MAX), fleet.candidates).size(), 2u);
+  EXPECT_EQ(policy->Rank(Prompt(INT32_MAX), fleet.candidates, SIZE_MAX).size(),
+            2u);
 }
 
 TEST_P(PolicyContractTest, KnowsItsName) {
@@ -108,22 +124,25 @@ INSTANTIATE_TEST_SUITE_P(All, PolicyContractTest,
 TEST(PolicyFactoryTest, AnUnknownNameIsAnErrorWithTheList) {
   EXPECT_THAT(MakePolicy("best", kSeed),
               testing::HasReason(Reason::kInvalidField,
-                                 HasSubstr("consistent_hash; got best")));
+                                 HasSubstr("overlap_cost; got best")));
 }
 
 TEST(CostPolicyTest, ACachedPrefixWinsAmongEquals) {
   Fleet fleet(3);
   fleet.candidates[1].matched_blocks = 10;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 1u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            1u);
 }
 
 TEST(CostPolicyTest, ACachedPrefixLosesWhenItsReplicaIsBusierThanItSaves) {
   Fleet fleet(2);
   fleet.candidates[0].matched_blocks = 10;
   fleet.candidates[0].load.queued_prefill_tokens = 3000;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 1u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            1u);
   fleet.candidates[0].load.queued_prefill_tokens = 100;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 0u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            0u);
 }
 
 TEST(CostPolicyTest, AFullCacheRepels) {
@@ -131,14 +150,16 @@ TEST(CostPolicyTest, AFullCacheRepels) {
   fleet.candidates[0].load.leased_blocks = 990;
   fleet.candidates[1].load.leased_blocks = 900;
   fleet.candidates[1].load.running_count = 10;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 1u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            1u);
 }
 
 TEST(CostPolicyTest, WaitingSequencesRepel) {
   Fleet fleet(2);
   fleet.candidates[0].load.waiting_count = 3;
   fleet.candidates[1].load.leased_blocks = 100;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 1u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            1u);
 }
 
 TEST(CostPolicyTest, ASlowReplicasPrefillCostsMore) {
@@ -146,7 +167,8 @@ TEST(CostPolicyTest, ASlowReplicasPrefillCostsMore) {
   fleet.candidates[0].load.prefill_tokens_per_second = 100;
   fleet.candidates[1].load.prefill_tokens_per_second = 1000;
   fleet.candidates[1].load.leased_blocks = 50;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates).front(), 1u);
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+            1u);
 }
 
 TEST(RoundRobinPolicyTest, TakesTurns) {
@@ -154,7 +176,8 @@ TEST(RoundRobinPolicyTest, TakesTurns) {
   const std::unique_ptr<Policy> policy = Make("round_robin");
   std::vector<size_t> firsts;
   for (int i = 0; i < 6; ++i) {
-    firsts.push_back(policy->Rank(Prompt(1), fleet.candidates).front());
+    firsts.push_back(
+        policy->Rank(Prompt(1), fleet.candidates, SIZE_MAX).front());
   }
   EXPECT_EQ(firsts, (std::vector<size_t>{0, 1, 2, 0, 1, 2}));
 }
@@ -164,7 +187,7 @@ TEST(LeastLoadPolicyTest, CountsRunningWaitingAndPlacedOnes) {
   fleet.candidates[0].load.running_count = 2;
   fleet.candidates[1].load.waiting_count = 3;
   fleet.candidates[2].credit.sequences = 1;
-  EXPECT_EQ(Make("least_load")->Rank(Prompt(1), fleet.candidates),
+  EXPECT_EQ(Make("least_load")->Rank(Prompt(1), fleet.candidates, SIZE_MAX),
             (std::vector<size_t>{2, 0, 1}));
 }
 
@@ -173,7 +196,7 @@ TEST(PowerOfTwoPolicyTest, TheBusiestOfManyIsNeverFirst) {
   fleet.candidates[3].load.running_count = 9;
   const std::unique_ptr<Policy> policy = Make("power_of_two");
   for (int i = 0; i < 100; ++i) {
-    EXPECT_NE(policy->Rank(Prompt(1), fleet.candidates).front(), 3u);
+    EXPECT_NE(policy->Rank(Prompt(1), fleet.candidates, SIZE_MAX).front(), 3u);
   }
 }
 
@@ -182,8 +205,8 @@ TEST(PowerOfTwoPolicyTest, OneSeedGivesOneSequence) {
   const std::unique_ptr<Policy> a = Make("power_of_two");
   const std::unique_ptr<Policy> b = Make("power_of_two");
   for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(a->Rank(Prompt(1), fleet.candidates),
-              b->Rank(Prompt(1), fleet.candidates));
+    EXPECT_EQ(a->Rank(Prompt(1), fleet.candidates, SIZE_MAX),
+              b->Rank(Prompt(1), fleet.candidates, SIZE_MAX));
   }
 }
 
@@ -191,10 +214,11 @@ TEST(ConsistentHashPolicyTest, AKeyKeepsItsReplica) {
   Fleet fleet(5);
   const std::unique_ptr<Policy> policy = Make("consistent_hash");
   const size_t first =
-      policy->Rank(Prompt(1, "user-1"), fleet.candidates).front();
+      policy->Rank(Prompt(1, "user-1"), fleet.candidates, SIZE_MAX).front();
   std::reverse(fleet.candidates.begin(), fleet.candidates.end());
-  EXPECT_EQ(4 - policy->Rank(Prompt(1, "user-1"), fleet.candidates).front(),
-            first);
+  EXPECT_EQ(
+      4 - policy->Rank(Prompt(1, "user-1"), fleet.candidates, SIZE_MAX).front(),
+      first);
 }
 
 TEST(ConsistentHashPolicyTest, OnlyTheKeysOfALostReplicaMove) {
@@ -205,8 +229,9 @@ TEST(ConsistentHashPolicyTest, OnlyTheKeysOfALostReplicaMove) {
   int moved = 0;
   for (int i = 0; i < 500; ++i) {
     const PlacementQuery query = Prompt(1, StrCat("key", i));
-    const size_t before = policy->Rank(query, fleet.candidates).front();
-    const size_t after = policy->Rank(query, fewer).front();
+    const size_t before =
+        policy->Rank(query, fleet.candidates, SIZE_MAX).front();
+    const size_t after = policy->Rank(query, fewer, SIZE_MAX).front();
     if (before == 4) {
       ++moved;
     } else {
@@ -220,9 +245,9 @@ TEST(ConsistentHashPolicyTest, AReplicaOverItsShareStandsBack) {
   Fleet fleet(3);
   const std::unique_ptr<Policy> policy = Make("consistent_hash");
   const PlacementQuery query = Prompt(1, "hot");
-  const size_t owner = policy->Rank(query, fleet.candidates).front();
+  const size_t owner = policy->Rank(query, fleet.candidates, SIZE_MAX).front();
   fleet.candidates[owner].load.running_count = 20;
-  EXPECT_EQ(policy->Rank(query, fleet.candidates).back(), owner);
+  EXPECT_EQ(policy->Rank(query, fleet.candidates, SIZE_MAX).back(), owner);
 }
 
 }  // namespace

@@ -143,6 +143,17 @@ TEST_F(WorkerRegistryTest, AnotherTokenizerForTheSameWeightsIsRefused) {
   EXPECT_OK(registry_.Register(2, other));
 }
 
+TEST_F(WorkerRegistryTest, AnotherFingerprintOfTheSameClassIsRefused) {
+  ASSERT_OK(registry_.Register(1, TestReplica("w1")));
+  ReplicaInfo other = TestReplica("w2");
+  other.identity.fingerprint = std::string(32, 'x');
+  EXPECT_THAT(registry_.Register(2, other),
+              HasReason(Reason::kIdentityMismatch,
+                        HasSubstr("class cpu/v1 must equal that of w1")));
+  other.identity.numerics_class = "cpu/v2";
+  EXPECT_OK(registry_.Register(2, other));
+}
+
 TEST_F(WorkerRegistryTest, ALivingReplicasIdCannotBeTakenFromElsewhere) {
   ASSERT_OK(registry_.Register(1, TestReplica("w1")));
   ReplicaInfo thief = TestReplica("w1");
