@@ -58,29 +58,6 @@ std::string CollapseSpaces(std::string_view text) {
   return out;
 }
 
-// The spans as one text, and where the permission changes.
-struct JoinedSpans {
-  struct Border {
-    size_t end;  // of a stretch of one permission
-    bool allow_special;
-  };
-
-  explicit JoinedSpans(const std::vector<TextSpan>& spans) {
-    for (const TextSpan& span : spans) {
-      if (span.text.empty()) continue;
-      text.append(span.text);
-      const bool allow = span.allow_special_tokens;
-      if (!borders.empty() && borders.back().allow_special == allow) {
-        borders.pop_back();
-      }
-      borders.push_back({text.size(), allow});
-    }
-  }
-
-  std::string text;
-  std::vector<Border> borders;  // ascending; the last is the end of the text
-};
-
 // Beginning of the white space before `end`, not before `begin`.
 size_t SkipSpaceBefore(std::string_view text, size_t begin, size_t end) {
   while (end > begin) {
@@ -145,6 +122,8 @@ absl::Status BpeTokenizer::Prepare() {
   if (model_.merging.bytes_are_symbols) {
     CARAVAN_RETURN_IF_ERROR(PrepareByteSymbols());
   }
+  cut_at_spaces_ = MergesStopAtSpaces();
+  PrepareWholePieces();
   // Only the tables made from them are needed from here on.
   model_.pieces = {};
   model_.merging.pairs = {};
@@ -175,7 +154,6 @@ void BpeTokenizer::PreparePieces() {
       continue;
     }
     if (piece.empty()) continue;
-    if (model_.merging.whole_piece_first) whole_pieces_.try_emplace(piece, id);
     if (bytes && piece.size() == 1) {
       byte_ids_[static_cast<unsigned char>(piece.front())] = id;
     }
@@ -194,6 +172,8 @@ void BpeTokenizer::PrepareNames() {
     const AddedToken& token = model_.added_tokens[i];
     NameMatcher& names = token.special ? special_names_ : text_names_;
     names.Add(token.name, static_cast<int32_t>(i));
+    name_begins_[static_cast<unsigned char>(token.name.front())] |=
+        token.special ? 2 : 1;
   }
   for (const TokenId id : model_.user_defined) {
     user_defined_.Add(model_.pieces[id], id);
@@ -205,10 +185,44 @@ void BpeTokenizer::PrepareNames() {
   }
 }
 
+void BpeTokenizer::PrepareWholePieces() {
+  const auto count = static_cast<size_t>(std::ranges::count_if(
+      model_.pieces, [](const std::string& piece) { return !piece.empty(); }));
+  whole_pieces_.Reserve(count);
+  Symbols symbols;
+  std::vector<TokenId> ids;
+  for (TokenId id = 0; id < model_.vocabulary.size(); ++id) {
+    const std::string& piece = model_.pieces[id];
+    if (piece.empty()) continue;
+    if (!model_.merging.whole_piece_first) {
+      ids.clear();
+      MergePiece(piece, &symbols, &ids);
+      if (ids.size() != 1 || ids[0] != id) continue;
+    }
+    whole_pieces_.Add(piece, id);
+  }
+}
+
+// Unknown characters in a row would be one token across the cut as well, so the
+// visible space has to be a symbol.
+bool BpeTokenizer::MergesStopAtSpaces() const {
+  const uint32_t space = DecodeUtf8(kVisibleSpace).code_point;
+  if (!model_.normalization.visible_spaces || !characters_.contains(space)) {
+    return false;
+  }
+  return std::ranges::none_of(model_.pieces, [](std::string_view piece) {
+    const size_t first = piece.find_first_not_of(kVisibleSpace);
+    return first != std::string_view::npos &&
+           piece.find(kVisibleSpace, first) != std::string_view::npos;
+  });
+}
+
 absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
     std::string_view text, const EncodeOptions& options) const {
-  CARAVAN_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
-                           EncodeSpans({{text, options.allow_special_tokens}}));
+  CARAVAN_ASSIGN_OR_RETURN(
+      std::vector<TokenId> ids,
+      EncodeJoined(text, {{text.size(), options.allow_special_tokens}},
+                   options.word_cache));
   if (options.add_special_tokens) {
     ids.insert(ids.begin(), model_.prefix_ids.begin(), model_.prefix_ids.end());
     ids.insert(ids.end(), model_.suffix_ids.begin(), model_.suffix_ids.end());
@@ -218,21 +232,48 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
 
 absl::StatusOr<std::vector<TokenId>> BpeTokenizer::EncodeSpans(
     const std::vector<TextSpan>& spans) const {
-  const JoinedSpans joined(spans);
-  const std::string_view text = joined.text;
+  std::string text;
+  std::vector<Border> borders;
+  for (const TextSpan& span : spans) {
+    if (span.text.empty()) continue;
+    text.append(span.text);
+    const bool allow = span.allow_special_tokens;
+    if (!borders.empty() && borders.back().allow_special == allow) {
+      borders.pop_back();
+    }
+    borders.push_back({text.size(), allow});
+  }
+  return EncodeJoined(text, borders, /*word_cache=*/true);
+}
+
+absl::StatusOr<std::vector<TokenId>> BpeTokenizer::EncodeJoined(
+    std::string_view text, const std::vector<Border>& borders,
+    bool word_cache) const {
   if (const auto invalid = FirstInvalidUtf8(text)) {
     return InvalidUtf8At(*invalid);
   }
-  std::vector<TokenId> ids;
+  Output out;
+  out.ids.reserve(text.size() / 4 + 16);
+  // A short text has few words twice.
+  constexpr size_t kLeastBytesForCache = 4096;
+  if (word_cache && text.size() >= kLeastBytesForCache) out.words.emplace();
   size_t stretch = 0;  // where the ordinary text that is not yet encoded begins
   const auto encode_until = [&](size_t end) {
     return EncodeStretch(text.substr(stretch, end - stretch), stretch == 0,
-                         &ids);
+                         &out);
   };
   size_t offset = 0;
-  auto border = joined.borders.begin();
+  auto border = borders.begin();
   while (offset < text.size()) {
     while (border->end <= offset) ++border;
+    if (text_names_.empty() && !border->allow_special) {
+      offset = border->end;
+      continue;
+    }
+    if (!NamesCanBegin(text[offset], border->allow_special)) {
+      ++offset;  // no name begins inside of a character either
+      continue;
+    }
     size_t size = 0;
     const AddedToken* const token = FindAdded(
         text, offset, border->allow_special ? border->end : offset, &size);
@@ -242,13 +283,13 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::EncodeSpans(
     }
     CARAVAN_RETURN_IF_ERROR(encode_until(
         token->strip_left ? SkipSpaceBefore(text, stretch, offset) : offset));
-    ids.push_back(token->id);
+    out.ids.push_back(token->id);
     offset += size;
     if (token->strip_right) offset = SkipSpaceAfter(text, offset);
     stretch = offset;
   }
   CARAVAN_RETURN_IF_ERROR(encode_until(text.size()));
-  return ids;
+  return std::move(out.ids);
 }
 
 const AddedToken* BpeTokenizer::FindAdded(std::string_view text, size_t offset,
@@ -284,13 +325,17 @@ bool BpeTokenizer::StandsAlone(std::string_view text, size_t begin,
 
 absl::Status BpeTokenizer::EncodeStretch(std::string_view text,
                                          bool at_text_start,
-                                         std::vector<TokenId>* ids) const {
+                                         Output* out) const {
   if (text.empty()) return absl::OkStatus();
-  const std::string normalized = Normalize(text, at_text_start);
-  std::vector<std::string_view> pieces;
-  CARAVAN_RETURN_IF_ERROR(SplitIntoPieces(normalized, &pieces));
-  for (const std::string_view piece : pieces) EncodePiece(piece, ids);
-  return absl::OkStatus();
+  if (IsNormal(at_text_start)) return EncodeNormalized(text, out);
+  return EncodeNormalized(Normalize(text, at_text_start), out);
+}
+
+bool BpeTokenizer::IsNormal(bool at_text_start) const {
+  const Normalization& n = model_.normalization;
+  return !n.collapse_spaces && !n.visible_spaces &&
+         (n.prefix == PrefixScheme::kNever ||
+          (n.prefix == PrefixScheme::kFirst && !at_text_start));
 }
 
 std::string BpeTokenizer::Normalize(std::string_view text,
@@ -319,43 +364,106 @@ std::string BpeTokenizer::Normalize(std::string_view text,
   return out;
 }
 
-absl::Status BpeTokenizer::SplitIntoPieces(
-    std::string_view text, std::vector<std::string_view>* pieces) const {
-  if (model_.normalization.split_at_spaces) {
-    size_t begin = 0;
-    for (size_t next = text.find(kVisibleSpace, 1);
-         next != std::string_view::npos;
-         next = text.find(kVisibleSpace, next + 1)) {
-      pieces->push_back(text.substr(begin, next - begin));
-      begin = next;
-    }
-    if (begin < text.size()) pieces->push_back(text.substr(begin));
-  } else if (!text.empty()) {
-    pieces->push_back(text);
+// In batches, so that the list of pieces stays in the cache.
+absl::Status BpeTokenizer::EncodeNormalized(std::string_view text,
+                                            Output* out) const {
+  constexpr size_t kBatch = 512;
+  const bool at_spaces = model_.normalization.split_at_spaces;
+  if (pre_tokenizers_.size() > (at_spaces ? 0 : 1)) {
+    CARAVAN_RETURN_IF_ERROR(SplitByAll(text, out));
+    EncodePieces(out);
+    return absl::OkStatus();
   }
-  for (const auto& pre_tokenizer : pre_tokenizers_) {
-    std::vector<std::string_view> finer;
-    for (const std::string_view piece : *pieces) {
-      CARAVAN_RETURN_IF_ERROR(pre_tokenizer->Split(piece, &finer));
-    }
-    *pieces = std::move(finer);
+  if (pre_tokenizers_.empty()) {
+    SplitAtSpaces(text, out);
+    return absl::OkStatus();
+  }
+  for (size_t start = 0; start < text.size();) {
+    CARAVAN_ASSIGN_OR_RETURN(start, pre_tokenizers_[0]->SplitSome(
+                                        text, start, kBatch, &out->pieces));
+    EncodePieces(out);
   }
   return absl::OkStatus();
 }
 
-void BpeTokenizer::EncodePiece(std::string_view piece,
-                               std::vector<TokenId>* ids) const {
-  if (model_.merging.whole_piece_first) {
-    const auto whole = whole_pieces_.find(ToAbsl(piece));
-    if (whole != whole_pieces_.end()) {
-      ids->push_back(whole->second);
-      return;
+// Encodes what lies between visible spaces, where a tokenizer cuts there, or
+// cutting there makes no difference.
+void BpeTokenizer::SplitAtSpaces(std::string_view text, Output* out) const {
+  const bool every = model_.normalization.split_at_spaces;
+  if (!every && !cut_at_spaces_) return EncodePiece(text, out);
+  const auto is_space = [&](size_t at) {
+    return text.compare(at, kVisibleSpace.size(), kVisibleSpace) == 0;
+  };
+  size_t begin = 0;
+  while (begin < text.size()) {
+    size_t end = begin;
+    // Runs of spaces stay together where only the merges decide.
+    while (!every && end < text.size() && is_space(end)) {
+      end += kVisibleSpace.size();
+    }
+    end = std::min(text.find(kVisibleSpace, std::max(end, begin + 1)),
+                   text.size());
+    EncodePiece(text.substr(begin, end - begin), out);
+    begin = end;
+  }
+}
+
+// All pre-tokenizers, one after the other.
+absl::Status BpeTokenizer::SplitByAll(std::string_view text,
+                                      Output* out) const {
+  std::vector<std::string_view> pieces = {text};
+  if (model_.normalization.split_at_spaces) {
+    pieces.clear();
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end =
+          std::min(text.find(kVisibleSpace, begin + 1), text.size());
+      pieces.push_back(text.substr(begin, end - begin));
+      begin = end;
     }
   }
-  std::vector<TokenId> symbols;
-  AppendSymbols(piece, &symbols);
-  merges_.Apply(&symbols);
-  for (const TokenId symbol : symbols) AppendResult(symbol, ids);
+  for (const auto& pre_tokenizer : pre_tokenizers_) {
+    std::vector<std::string_view> finer;
+    for (const std::string_view piece : pieces) {
+      CARAVAN_RETURN_IF_ERROR(pre_tokenizer->Split(piece, &finer));
+    }
+    pieces = std::move(finer);
+  }
+  out->pieces = std::move(pieces);
+  return absl::OkStatus();
+}
+
+void BpeTokenizer::EncodePieces(Output* out) const {
+  for (const std::string_view piece : out->pieces) EncodePiece(piece, out);
+  out->pieces.clear();
+}
+
+void BpeTokenizer::EncodePiece(std::string_view piece, Output* out) const {
+  const TokenId whole = whole_pieces_.Find(piece);
+  if (whole >= 0) {
+    out->ids.push_back(whole);
+    return;
+  }
+  if (!out->words || piece.size() > PieceKey::kInlineBytes) {
+    MergePiece(piece, &out->symbols, &out->ids);
+    return;
+  }
+  const PieceKey key(piece);
+  const std::span<const TokenId> known = out->words->Find(key);
+  if (!known.empty()) {
+    out->ids.insert(out->ids.end(), known.begin(), known.end());
+    return;
+  }
+  const size_t before = out->ids.size();
+  MergePiece(piece, &out->symbols, &out->ids);
+  out->words->Put(key, std::span(out->ids).subspan(before));
+}
+
+void BpeTokenizer::MergePiece(std::string_view piece, Symbols* symbols,
+                              std::vector<TokenId>* ids) const {
+  symbols->ids.clear();
+  AppendSymbols(piece, &symbols->ids);
+  merges_.Apply(&symbols->ids, &symbols->scratch);
+  for (const TokenId symbol : symbols->ids) AppendResult(symbol, ids);
 }
 
 void BpeTokenizer::AppendSymbols(std::string_view piece,
@@ -407,6 +515,10 @@ void BpeTokenizer::AppendUnknown(std::string_view character,
 void BpeTokenizer::AppendResult(TokenId symbol,
                                 std::vector<TokenId>* ids) const {
   const TokenId id = Thawed(symbol);
+  if (taken_apart_.empty() && id < model_.vocabulary.size()) {
+    ids->push_back(id);
+    return;
+  }
   if (id >= model_.vocabulary.size()) {
     const size_t index = id - model_.vocabulary.size();
     std::vector<TokenId> unknown;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "common/text/added_tokens.h"
 #include "common/text/merge_table.h"
+#include "common/text/piece_table.h"
 #include "common/text/pre_tokenizer.h"
 #include "common/text/tokenizer.h"
 #include "common/text/tokenizer_model.h"
@@ -46,11 +48,19 @@ class BpeTokenizer final : public Tokenizer {
   }
 
  private:
+  // End of a stretch of one permission to recognise special tokens.
+  struct Border {
+    size_t end;
+    bool allow_special;
+  };
+
   explicit BpeTokenizer(TokenizerModel model);
   absl::Status Prepare();
   absl::Status PrepareByteSymbols();
   void PreparePieces();
   void PrepareNames();
+  void PrepareWholePieces();
+  bool MergesStopAtSpaces() const;
 
   // The added token that begins at `offset`. Special ones only end inside
   // `special_end`.
@@ -58,12 +68,37 @@ class BpeTokenizer final : public Tokenizer {
                               size_t special_end, size_t* size) const;
   bool StandsAlone(std::string_view text, size_t begin, size_t end) const;
 
+  // A piece on its way through merging.
+  struct Symbols {
+    std::vector<TokenId> ids;
+    MergeScratch scratch;
+  };
+  // What one call writes to.
+  struct Output {
+    std::vector<TokenId> ids;
+    std::optional<WordCache> words;
+    std::vector<std::string_view> pieces;
+    Symbols symbols;
+  };
+  absl::StatusOr<std::vector<TokenId>> EncodeJoined(
+      std::string_view text, const std::vector<Border>& borders,
+      bool word_cache) const;
+  bool NamesCanBegin(char c, bool special) const {
+    return name_begins_[static_cast<unsigned char>(c)] & (special ? 3 : 1);
+  }
   absl::Status EncodeStretch(std::string_view text, bool at_text_start,
-                             std::vector<TokenId>* ids) const;
+                             Output* out) const;
+  // Whether Normalize() would give the text itself.
+  bool IsNormal(bool at_text_start) const;
   std::string Normalize(std::string_view text, bool at_text_start) const;
-  absl::Status SplitIntoPieces(std::string_view text,
-                               std::vector<std::string_view>* pieces) const;
-  void EncodePiece(std::string_view piece, std::vector<TokenId>* ids) const;
+  absl::Status EncodeNormalized(std::string_view text, Output* out) const;
+  void SplitAtSpaces(std::string_view text, Output* out) const;
+  absl::Status SplitByAll(std::string_view text, Output* out) const;
+  void EncodePieces(Output* out) const;
+  void EncodePiece(std::string_view piece, Output* out) const;
+  // Without looking it up.
+  void MergePiece(std::string_view piece, Symbols* symbols,
+                  std::vector<TokenId>* ids) const;
   void AppendSymbols(std::string_view piece,
                      std::vector<TokenId>* symbols) const;
   void AppendUnknown(std::string_view character,
@@ -74,7 +109,15 @@ class BpeTokenizer final : public Tokenizer {
   std::string tokenizer_id_;
   MergeTable merges_;
   std::vector<std::unique_ptr<PreTokenizer>> pre_tokenizers_;
-  absl::flat_hash_map<std::string, TokenId> whole_pieces_;
+  // Pieces that become one token whatever stands around them: those that are
+  // looked up first, or that merging makes of themselves.
+  PieceTable whole_pieces_;
+  // No merge crosses from another character to a visible space, so that text
+  // can be cut there.
+  bool cut_at_spaces_ = false;
+  // By first byte: 1 where the name of a token that is not special may begin,
+  // 2 where that of a special one may.
+  std::array<uint8_t, 256> name_begins_ = {};
   absl::flat_hash_map<uint32_t, TokenId> characters_;  // code point to symbol
   std::array<TokenId, 256> byte_ids_;  // symbols, or the tokens of fallback
   NameMatcher special_names_;          // values index added_tokens

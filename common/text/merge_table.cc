@@ -1,10 +1,16 @@
 #include "common/text/merge_table.h"
 
 #include <algorithm>
+#include <array>
+#include <deque>
+#include <functional>
 #include <queue>
 #include <string_view>
 #include <tuple>
+#include <utility>
+#include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/status/errors.h"
 #include "common/strings.h"
 #include "common/text/utf8.h"
@@ -12,91 +18,108 @@
 namespace caravan::text {
 namespace {
 
-uint64_t KeyOf(TokenId left, TokenId right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 |
-         static_cast<uint32_t>(right);
+constexpr uint32_t kNoRank = UINT32_MAX;
+
+uint32_t RankOf(const MergeTable::Merge* merge) {
+  return merge == nullptr ? kNoRank : merge->rank;
 }
 
-// A pair that may still be mergeable when its turn comes.
-struct Candidate {
-  uint32_t rank;
-  int32_t position;  // of the left symbol
-  TokenId left;
-  TokenId right;
-  TokenId result;
-};
-
-struct LaterFirst {
-  bool operator()(const Candidate& a, const Candidate& b) const {
-    return std::tie(a.rank, a.position) > std::tie(b.rank, b.position);
-  }
-};
-
-// A doubly linked list of symbols over the positions of the input, and the
-// queue of the pairs that it offers.
-class Merging {
+// For few symbols: looks through all pairs for each merge.
+class ShortMerging {
  public:
-  Merging(const MergeTable& table, std::vector<TokenId>* symbols)
-      : table_(table), symbols_(*symbols) {
-    const auto count = static_cast<int32_t>(symbols_.size());
-    previous_.resize(count);
-    next_.resize(count);
+  ShortMerging(const MergeTable& table, std::vector<TokenId>* symbols)
+      : table_(table), symbols_(*symbols), count_(symbols->size()) {
+    for (size_t i = 0; i + 1 < count_; ++i) Look(i);
+  }
+
+  void Run() {
+    while (count_ > 1) {
+      const size_t at = Least();
+      if (ranks_[at] == kNoRank) break;
+      symbols_[at] = results_[at];
+      --count_;
+      for (size_t i = at + 1; i < count_; ++i) {
+        symbols_[i] = symbols_[i + 1];
+        ranks_[i] = ranks_[i + 1];
+        results_[i] = results_[i + 1];
+      }
+      if (at > 0) Look(at - 1);
+      if (at + 1 < count_) Look(at);
+    }
+    symbols_.resize(count_);
+  }
+
+ private:
+  void Look(size_t at) {
+    const MergeTable::Merge* const merge =
+        table_.Find(symbols_[at], symbols_[at + 1]);
+    ranks_[at] = RankOf(merge);
+    if (merge != nullptr) results_[at] = merge->result;
+  }
+  size_t Least() const {
+    size_t least = 0;
+    for (size_t i = 1; i + 1 < count_; ++i) {
+      if (ranks_[i] < ranks_[least]) least = i;
+    }
+    return least;
+  }
+
+  const MergeTable& table_;
+  std::vector<TokenId>& symbols_;
+  size_t count_;
+  std::array<uint32_t, MergeTable::kMostShort> ranks_ =
+      {};  // of the pair that begins there
+  std::array<TokenId, MergeTable::kMostShort> results_ = {};
+};
+
+// A doubly linked list of symbols over the positions of the input, each with
+// the rank of the pair that begins there.
+class LinkedSymbols {
+ public:
+  LinkedSymbols(const MergeTable& table, std::vector<TokenId>* symbols,
+                MergeScratch* scratch)
+      : table_(table),
+        symbols_(*symbols),
+        previous_(scratch->previous),
+        next_(scratch->next),
+        ranks_(scratch->ranks) {
+    const int32_t count = size();
+    previous_.resize(symbols_.size());
+    next_.resize(symbols_.size());
+    ranks_.assign(symbols_.size(), kNoRank);
     for (int32_t i = 0; i < count; ++i) {
       previous_[i] = i - 1;
       next_[i] = i + 1;
     }
-    std::vector<Candidate> offered;
-    for (int32_t i = 0; i + 1 < count; ++i) Offer(i, &offered);
-    queue_ = Queue(LaterFirst(), std::move(offered));
   }
-
-  void Run() {
-    while (!queue_.empty()) {
-      const Candidate candidate = queue_.top();
-      queue_.pop();
-      if (IsCurrent(candidate)) Merge(candidate);
-    }
-    Compact();
-  }
-
- private:
-  using Queue =
-      std::priority_queue<Candidate, std::vector<Candidate>, LaterFirst>;
 
   int32_t size() const { return static_cast<int32_t>(symbols_.size()); }
+  uint32_t rank(int32_t position) const { return ranks_[position]; }
 
-  // Calls `add` for the pair that begins at `position`, when there is one.
-  template <typename Add>
-  void FindAt(int32_t position, Add add) {
+  // Looks the pair at `position` up; whether there is one that does not wait
+  // for its turn already.
+  bool Look(int32_t position) {
     const int32_t right = next_[position];
-    if (right >= size()) return;
-    const TokenId l = symbols_[position];
-    const TokenId r = symbols_[right];
-    if (const MergeTable::Merge* merge = table_.Find(l, r)) {
-      add(Candidate{merge->rank, position, l, r, merge->result});
-    }
-  }
-  void Offer(int32_t position, std::vector<Candidate>* offered) {
-    FindAt(position, [&](const Candidate& c) { offered->push_back(c); });
-  }
-  void Offer(int32_t position) {
-    FindAt(position, [&](const Candidate& c) { queue_.push(c); });
+    const MergeTable::Merge* const merge =
+        right >= size() ? nullptr
+                        : table_.Find(symbols_[position], symbols_[right]);
+    const uint32_t before = std::exchange(ranks_[position], RankOf(merge));
+    return merge != nullptr && merge->rank != before;
   }
 
-  bool IsCurrent(const Candidate& c) const {
-    if (symbols_[c.position] != c.left) return false;
-    const int32_t right = next_[c.position];
-    return right < size() && symbols_[right] == c.right;
-  }
-
-  void Merge(const Candidate& c) {
-    const int32_t right = next_[c.position];
-    symbols_[c.position] = c.result;
-    symbols_[right] = kGone;
-    next_[c.position] = next_[right];
-    if (next_[right] < size()) previous_[next_[right]] = c.position;
-    if (previous_[c.position] >= 0) Offer(previous_[c.position]);
-    Offer(c.position);
+  // Makes the pair at `position` one symbol, and calls offer(position) for new
+  // pairs.
+  template <typename Offer>
+  void Merge(int32_t position, Offer offer) {
+    const int32_t right = next_[position];
+    symbols_[position] =
+        table_.Find(symbols_[position], symbols_[right])->result;
+    ranks_[position] = ranks_[right] = kNoRank;
+    next_[position] = next_[right];
+    if (next_[right] < size()) previous_[next_[right]] = position;
+    const int32_t left = previous_[position];
+    if (left >= 0 && Look(left)) offer(left);
+    if (Look(position)) offer(position);
   }
 
   void Compact() {
@@ -107,13 +130,119 @@ class Merging {
     symbols_.resize(count);
   }
 
-  static constexpr TokenId kGone = INT32_MIN;
-
+ private:
   const MergeTable& table_;
   std::vector<TokenId>& symbols_;
-  std::vector<int32_t> previous_;
-  std::vector<int32_t> next_;
-  Queue queue_;
+  std::vector<int32_t>& previous_;
+  std::vector<int32_t>& next_;
+  std::vector<uint32_t>& ranks_;
+};
+
+// For more: a heap of (rank, position).
+void MergeByHeap(const MergeTable& table, std::vector<TokenId>* symbols,
+                 MergeScratch* scratch) {
+  LinkedSymbols list(table, symbols, scratch);
+  std::vector<uint64_t>& heap = scratch->heap;
+  const auto key = [&list](int32_t position) {
+    return uint64_t{list.rank(position)} << 32 |
+           static_cast<uint32_t>(position);
+  };
+  heap.clear();
+  for (int32_t i = 0; i + 1 < list.size(); ++i) {
+    if (list.Look(i)) heap.push_back(key(i));
+  }
+  std::ranges::make_heap(heap, std::greater<>());
+  while (!heap.empty()) {
+    std::ranges::pop_heap(heap, std::greater<>());
+    const uint64_t least = heap.back();
+    heap.pop_back();
+    const auto position = static_cast<int32_t>(least & UINT32_MAX);
+    if (list.rank(position) != least >> 32) continue;
+    list.Merge(position, [&](int32_t at) {
+      heap.push_back(key(at));
+      std::ranges::push_heap(heap, std::greater<>());
+    });
+  }
+  list.Compact();
+}
+
+// Positions in ascending order: those that came in that order, and a heap of
+// the few that did not.
+class Bucket {
+ public:
+  bool queued = false;
+
+  bool empty() const { return taken_ == in_order_.size() && late_.empty(); }
+  void Add(int32_t position) {
+    if (in_order_.empty() || position > in_order_.back()) {
+      in_order_.push_back(position);
+    } else {
+      late_.push(position);
+    }
+  }
+  int32_t Take() {
+    const bool from_late = taken_ == in_order_.size() ||
+                           (!late_.empty() && late_.top() < in_order_[taken_]);
+    if (!from_late) return in_order_[taken_++];
+    const int32_t position = late_.top();
+    late_.pop();
+    return position;
+  }
+
+ private:
+  std::vector<int32_t> in_order_;
+  size_t taken_ = 0;
+  std::priority_queue<int32_t, std::vector<int32_t>, std::greater<int32_t>>
+      late_;
+};
+
+// For very many: positions wait in a bucket for each rank, in ascending order,
+// and a heap holds the ranks that have a bucket, so that a merge costs a step
+// in its bucket, not one in a heap of all pairs.
+class MergeByBuckets {
+ public:
+  MergeByBuckets(const MergeTable& table, std::vector<TokenId>* symbols,
+                 MergeScratch* scratch)
+      : list_(table, symbols, scratch) {}
+
+  void Run() {
+    for (int32_t i = 0; i + 1 < list_.size(); ++i) {
+      if (list_.Look(i)) Offer(i);
+    }
+    while (!waiting_.empty()) {
+      const uint32_t rank = waiting_.top();
+      Bucket& bucket = BucketOf(rank);
+      const int32_t position = bucket.Take();
+      if (bucket.empty()) {
+        waiting_.pop();
+        bucket.queued = false;
+      }
+      if (list_.rank(position) != rank) continue;
+      list_.Merge(position, [this](int32_t at) { Offer(at); });
+    }
+    list_.Compact();
+  }
+
+ private:
+  Bucket& BucketOf(uint32_t rank) {
+    const auto [entry, added] =
+        bucket_of_.try_emplace(rank, static_cast<int32_t>(buckets_.size()));
+    if (added) buckets_.emplace_back();
+    return buckets_[static_cast<size_t>(entry->second)];
+  }
+  void Offer(int32_t position) {
+    const uint32_t rank = list_.rank(position);
+    Bucket& bucket = BucketOf(rank);
+    bucket.Add(position);
+    if (!bucket.queued) waiting_.push(rank);
+    bucket.queued = true;
+  }
+
+  LinkedSymbols list_;
+  absl::flat_hash_map<uint32_t, int32_t> bucket_of_;
+  std::deque<Bucket> buckets_;
+  std::priority_queue<uint32_t, std::vector<uint32_t>, std::greater<uint32_t>>
+      waiting_;
 };
 
 // Adds the pairs that make one piece.
@@ -160,21 +289,35 @@ absl::StatusOr<std::vector<MergePair>> PairsOfPieces(
 }
 
 MergeTable::MergeTable(const std::vector<MergePair>& pairs) {
-  merges_.reserve(pairs.size());
+  size_t size = 2;
+  for (; size < 2 * pairs.size(); size *= 2) --shift_;
+  slots_.resize(size);
+  mask_ = size - 1;
   for (const MergePair& p : pairs) {
-    merges_.try_emplace(KeyOf(p.left, p.right), Merge{p.rank, p.result});
+    const uint64_t key = KeyOf(p.left, p.right);
+    size_t i = PlaceOf(key);
+    while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
+    if (slots_[i].key == kEmpty) slots_[i] = {key, {p.rank, p.result}};
   }
 }
 
-const MergeTable::Merge* MergeTable::Find(TokenId left, TokenId right) const {
-  if (left < 0 || right < 0) return nullptr;
-  const auto it = merges_.find(KeyOf(left, right));
-  return it == merges_.end() ? nullptr : &it->second;
-}
-
-void MergeTable::Apply(std::vector<TokenId>* symbols) const {
+void MergeTable::Apply(std::vector<TokenId>* symbols, MergeScratch* scratch,
+                       Way way) const {
+  // Where the next way becomes the faster one.
+  constexpr size_t kMostForHeap = 1 << 14;
+  if (way == Way::kBySize) {
+    way = symbols->size() <= kMostShort     ? Way::kShort
+          : symbols->size() <= kMostForHeap ? Way::kHeap
+                                            : Way::kBuckets;
+  }
   if (symbols->size() < 2) return;
-  Merging(*this, symbols).Run();
+  if (way == Way::kShort) {
+    ShortMerging(*this, symbols).Run();
+  } else if (way == Way::kHeap) {
+    MergeByHeap(*this, symbols, scratch);
+  } else {
+    MergeByBuckets(*this, symbols, scratch).Run();
+  }
 }
 
 }  // namespace caravan::text

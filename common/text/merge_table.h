@@ -2,6 +2,7 @@
 #ifndef CARAVAN_COMMON_TEXT_MERGE_TABLE_H_
 #define CARAVAN_COMMON_TEXT_MERGE_TABLE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -40,6 +41,14 @@ absl::StatusOr<std::vector<MergePair>> PairsOfPieces(
     const absl::flat_hash_map<std::string, TokenId>& symbols,
     bool bytes_are_symbols);
 
+// Memory that merging uses again. Of one call.
+struct MergeScratch {
+  std::vector<int32_t> previous;
+  std::vector<int32_t> next;
+  std::vector<uint32_t> ranks;
+  std::vector<uint64_t> heap;
+};
+
 // Immutable; thread-safe.
 class MergeTable {
  public:
@@ -51,14 +60,42 @@ class MergeTable {
   explicit MergeTable(const std::vector<MergePair>& pairs);
 
   // What `left` and `right` become, or null.
-  const Merge* Find(TokenId left, TokenId right) const;
+  const Merge* Find(TokenId left, TokenId right) const {
+    if (left < 0 || right < 0) return nullptr;
+    const uint64_t key = KeyOf(left, right);
+    for (size_t i = PlaceOf(key);; i = (i + 1) & mask_) {
+      const Slot& slot = slots_[i];
+      if (slot.key == key) return &slot.merge;
+      if (slot.key == kEmpty) return nullptr;
+    }
+  }
 
   // Merges until no pair is left: always the pair of least rank, the leftmost
-  // of equals. Negative symbols never merge. O(n log n).
-  void Apply(std::vector<TokenId>* symbols) const;
+  // of equals. Negative symbols never merge. O(n log n). `scratch` may hold
+  // anything. Every way gives the same; kShort is for up to kMostShort symbols.
+  enum class Way { kBySize, kShort, kHeap, kBuckets };
+  static constexpr size_t kMostShort = 24;
+  void Apply(std::vector<TokenId>* symbols, MergeScratch* scratch,
+             Way way = Way::kBySize) const;
 
  private:
-  absl::flat_hash_map<uint64_t, Merge> merges_;  // key: left, right
+  static constexpr uint64_t kEmpty = ~uint64_t{0};
+  struct Slot {
+    uint64_t key = kEmpty;
+    Merge merge = {};
+  };
+
+  static uint64_t KeyOf(TokenId left, TokenId right) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 |
+           static_cast<uint32_t>(right);
+  }
+  size_t PlaceOf(uint64_t key) const {
+    return (key * 0x9E3779B97F4A7C15) >> shift_;
+  }
+
+  std::vector<Slot> slots_;  // a power of two, at most half full
+  size_t mask_ = 0;
+  int shift_ = 63;
 };
 
 }  // namespace caravan::text

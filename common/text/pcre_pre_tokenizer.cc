@@ -61,11 +61,12 @@ class PcrePreTokenizer final : public PreTokenizer {
   explicit PcrePreTokenizer(PcrePtr<pcre2_code> code)
       : code_(std::move(code)) {}
 
-  absl::Status Split(std::string_view text,
-                     std::vector<std::string_view>* pieces) const override {
+  absl::StatusOr<size_t> SplitSome(
+      std::string_view text, size_t start, size_t most,
+      std::vector<std::string_view>* pieces) const override {
     const MatchState state(code_.get());
-    size_t done = 0;  // what lies before is in pieces
-    while (done < text.size()) {
+    size_t done = start;  // what lies before is in pieces
+    while (done < text.size() && most > 0) {
       const int count = pcre2_match(code_.get(), Bytes(text), text.size(), done,
                                     PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
                                     state.data.get(), state.context.get());
@@ -79,9 +80,11 @@ class PcrePreTokenizer final : public PreTokenizer {
       }
       pieces->push_back(text.substr(range[0], range[1] - range[0]));
       done = range[1];
+      --most;
     }
-    if (done < text.size()) pieces->push_back(text.substr(done));
-    return absl::OkStatus();
+    if (most == 0 || done == text.size()) return done;
+    pieces->push_back(text.substr(done));
+    return text.size();
   }
 
  private:

@@ -13,7 +13,8 @@ namespace {
 // A place in valid text, read character by character.
 class Cursor {
  public:
-  Cursor(std::string_view text, size_t offset) : text_(text), offset_(offset) {
+  Cursor(std::string_view text, size_t offset, const CharClass* classes)
+      : text_(text), classes_(classes), offset_(offset) {
     Load();
   }
 
@@ -41,13 +42,12 @@ class Cursor {
       size_ = 0;
       return;
     }
-    const Utf8Char c = DecodeUtf8(text_.substr(offset_));
-    character_ = c.code_point;
-    size_ = c.size;
-    class_ = ClassOf(character_);
+    character_ = DecodeValidUtf8(text_.data() + offset_, &size_);
+    class_ = classes_[character_];
   }
 
   std::string_view text_;
+  const CharClass* classes_;
   size_t offset_;
   uint32_t character_ = 0;
   int size_ = 0;
@@ -61,9 +61,10 @@ uint32_t Fold(uint32_t c) {
 }
 
 // End of 's 't 're 've 'm 'll 'd at `start`, or `start` where none is.
-size_t EndOfContraction(std::string_view text, size_t start, bool ignore_case) {
+size_t EndOfContraction(std::string_view text, size_t start,
+                        const CharClass* classes, bool ignore_case) {
   if (text[start] != '\'') return start;
-  Cursor cursor(text, start + 1);
+  Cursor cursor(text, start + 1, classes);
   const auto take = [&] {
     const uint32_t c = cursor.character();
     if (!cursor.at_end()) cursor.Advance();
@@ -94,12 +95,14 @@ size_t EndOfWhiteSpace(Cursor cursor) {
 // The two patterns differ in few places; `End` gives the end of the piece that
 // begins at `start`.
 struct Llama3Scanner {
-  static size_t End(std::string_view text, size_t start) {
-    if (const size_t end = EndOfContraction(text, start, /*ignore_case=*/true);
+  static size_t End(std::string_view text, size_t start,
+                    const CharClass* classes) {
+    if (const size_t end =
+            EndOfContraction(text, start, classes, /*ignore_case=*/true);
         end > start) {
       return end;
     }
-    Cursor cursor(text, start);
+    Cursor cursor(text, start, classes);
     if (const size_t end = EndOfWord(cursor); end > start) return end;
     if (cursor.Is(CharClass::kNumber)) return EndOfNumber(cursor);
     if (const size_t end = EndOfSymbols(cursor); end > start) return end;
@@ -148,12 +151,14 @@ struct Llama3Scanner {
 };
 
 struct Gpt2Scanner {
-  static size_t End(std::string_view text, size_t start) {
-    if (const size_t end = EndOfContraction(text, start, /*ignore_case=*/false);
+  static size_t End(std::string_view text, size_t start,
+                    const CharClass* classes) {
+    if (const size_t end =
+            EndOfContraction(text, start, classes, /*ignore_case=*/false);
         end > start) {
       return end;
     }
-    Cursor cursor(text, start);
+    Cursor cursor(text, start, classes);
     if (cursor.character() == ' ') cursor.Advance();
     for (const CharClass c :
          {CharClass::kLetter, CharClass::kNumber, CharClass::kOther}) {
@@ -161,26 +166,32 @@ struct Gpt2Scanner {
       cursor.AdvanceWhile(c);
       return cursor.offset();
     }
-    return EndOfWhiteSpace(Cursor(text, start));
+    return EndOfWhiteSpace(Cursor(text, start, classes));
   }
 };
 
 template <typename Scanner>
 class ScanningPreTokenizer final : public PreTokenizer {
  public:
-  absl::Status Split(std::string_view text,
-                     std::vector<std::string_view>* pieces) const override {
-    size_t start = 0;
-    while (start < text.size()) {
-      const size_t end = Scanner::End(text, start);
+  absl::StatusOr<size_t> SplitSome(
+      std::string_view text, size_t start, size_t most,
+      std::vector<std::string_view>* pieces) const override {
+    const CharClass* const classes = CharClasses();
+    for (; start < text.size() && most > 0; --most) {
+      const size_t end = Scanner::End(text, start, classes);
       pieces->push_back(text.substr(start, end - start));
       start = end;
     }
-    return absl::OkStatus();
+    return start;
   }
 };
 
 }  // namespace
+
+absl::Status PreTokenizer::Split(std::string_view text,
+                                 std::vector<std::string_view>* pieces) const {
+  return SplitSome(text, 0, SIZE_MAX, pieces).status();
+}
 
 absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(
     const std::string& pattern) {

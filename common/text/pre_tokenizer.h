@@ -2,6 +2,7 @@
 #ifndef CARAVAN_COMMON_TEXT_PRE_TOKENIZER_H_
 #define CARAVAN_COMMON_TEXT_PRE_TOKENIZER_H_
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -28,11 +29,17 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
 
-  // Appends the pieces of valid UTF-8 `text` in order: matches of the pattern
-  // and what lies between them; together they are the text. Fails only where a
-  // pattern given as data exceeds its match limit.
-  virtual absl::Status Split(std::string_view text,
-                             std::vector<std::string_view>* pieces) const = 0;
+  // Appends up to `most` pieces of valid UTF-8 `text` from `start`, where a
+  // piece begins, in order: matches of the pattern and what lies between them;
+  // together they are the text. Returns where the next one begins. Fails only
+  // where a pattern given as data exceeds its match limit.
+  virtual absl::StatusOr<size_t> SplitSome(
+      std::string_view text, size_t start, size_t most,
+      std::vector<std::string_view>* pieces) const = 0;
+
+  // All pieces of the text.
+  absl::Status Split(std::string_view text,
+                     std::vector<std::string_view>* pieces) const;
 
   // For one pattern: written by hand for those above, else PCRE2. Error:
   // kModelFileInvalid with offset and reason when the pattern is not valid.

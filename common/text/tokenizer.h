@@ -21,6 +21,8 @@ struct EncodeOptions {
   bool add_special_tokens = true;
   // Recognises the names of special tokens in the text. Off: they are text.
   bool allow_special_tokens = false;
+  // Remembers words within the call. Off only to measure; ids are the same.
+  bool word_cache = true;
 };
 
 // A stretch of text for EncodeSpans: special tokens are recognised only where

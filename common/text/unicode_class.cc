@@ -1,8 +1,7 @@
 #include "common/text/unicode_class.h"
 
 #include <algorithm>
-#include <array>
-#include <iterator>
+#include <vector>
 
 namespace caravan::text {
 namespace {
@@ -18,28 +17,28 @@ constexpr Range kRanges[] = {
 #include "common/text/unicode_tables.inc"
 };
 
-CharClass Search(uint32_t code_point) {
-  const Range* const end = std::end(kRanges);
-  const Range* const range = std::lower_bound(
-      std::begin(kRanges), end, code_point,
-      [](const Range& r, uint32_t value) { return r.last < value; });
-  if (range == end || code_point < range->first) return CharClass::kOther;
-  return range->char_class;
-}
+constexpr uint32_t kCodePoints = 0x110000;
 
-// The lower code points, where nearly all text is, by direct look-up.
-constexpr uint32_t kDirect = 0x800;
-std::array<CharClass, kDirect> MakeDirectTable() {
-  std::array<CharClass, kDirect> table;
-  for (uint32_t c = 0; c < kDirect; ++c) table[c] = Search(c);
+// One byte for each code point; text touches few of its pages.
+std::vector<CharClass> MakeTable() {
+  std::vector<CharClass> table(kCodePoints, CharClass::kOther);
+  for (const Range& range : kRanges) {
+    std::fill(table.begin() + range.first, table.begin() + range.last + 1,
+              range.char_class);
+  }
   return table;
 }
 
 }  // namespace
 
+const CharClass* CharClasses() {
+  static const std::vector<CharClass> kTable = MakeTable();
+  return kTable.data();
+}
+
 CharClass ClassOf(uint32_t code_point) {
-  static const std::array<CharClass, kDirect> kTable = MakeDirectTable();
-  return code_point < kDirect ? kTable[code_point] : Search(code_point);
+  return code_point < kCodePoints ? CharClasses()[code_point]
+                                  : CharClass::kOther;
 }
 
 }  // namespace caravan::text

@@ -13,6 +13,9 @@ enum class CharClass : uint8_t {
   kWhiteSpace,  // property White_Space
 };
 
+// The class of every code point, for loops. Thread-safe.
+const CharClass* CharClasses();
+
 // Thread-safe.
 CharClass ClassOf(uint32_t code_point);
 

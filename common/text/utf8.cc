@@ -1,6 +1,7 @@
 #include "common/text/utf8.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace caravan::text {
 namespace {
@@ -12,6 +13,17 @@ struct Lead {
   uint8_t second_least;
   uint8_t second_most;
 };
+
+// Bytes below 0x80 that the text begins with, in steps of eight.
+size_t AsciiPrefix(std::string_view bytes) {
+  size_t size = 0;
+  for (; size + 8 <= bytes.size(); size += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes.data() + size, sizeof(word));
+    if ((word & 0x8080808080808080) != 0) break;
+  }
+  return size;
+}
 
 Lead LeadOf(uint8_t byte) {
   if (byte < 0x80) return {1, 0, 0};
@@ -51,6 +63,8 @@ Utf8Char DecodeUtf8(std::string_view bytes) {
 std::optional<size_t> FirstInvalidUtf8(std::string_view bytes) {
   size_t offset = 0;
   while (offset < bytes.size()) {
+    offset += AsciiPrefix(bytes.substr(offset));
+    if (offset == bytes.size()) break;
     const Utf8Char c = DecodeUtf8(bytes.substr(offset));
     if (c.kind != Utf8Char::Kind::kValid) return offset;
     offset += c.size;

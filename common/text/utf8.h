@@ -30,6 +30,26 @@ struct Utf8Char {
 // `bytes` is not empty.
 Utf8Char DecodeUtf8(std::string_view bytes);
 
+// The character that valid UTF-8 begins with at `p`; its size in `*size`.
+inline uint32_t DecodeValidUtf8(const char* p, int* size) {
+  const auto at = [p](int i) { return static_cast<uint8_t>(p[i]); };
+  if (at(0) < 0x80) {
+    *size = 1;
+    return at(0);
+  }
+  if (at(0) < 0xE0) {
+    *size = 2;
+    return (at(0) & 0x1Fu) << 6 | (at(1) & 0x3Fu);
+  }
+  if (at(0) < 0xF0) {
+    *size = 3;
+    return (at(0) & 0x0Fu) << 12 | (at(1) & 0x3Fu) << 6 | (at(2) & 0x3Fu);
+  }
+  *size = 4;
+  return (at(0) & 0x07u) << 18 | (at(1) & 0x3Fu) << 12 | (at(2) & 0x3Fu) << 6 |
+         (at(3) & 0x3Fu);
+}
+
 // Number of bytes of the character that begins with `lead`, in valid text.
 inline int Utf8Size(char lead) {
   const auto byte = static_cast<unsigned char>(lead);

@@ -33,23 +33,26 @@ std::vector<TokenId> ApplyNaively(const MergeTable& table,
 
 TEST(MergeTableTest, TakesTheLeastRankThenTheLeftmost) {
   const MergeTable table({{0, 1, 2, 5}, {1, 0, 3, 4}, {0, 0, 4, 5}});
+  MergeScratch scratch;
   std::vector<TokenId> symbols = {0, 1, 0, 1};
-  table.Apply(&symbols);
+  table.Apply(&symbols, &scratch);
   EXPECT_THAT(symbols, ElementsAre(0, 3, 1));
   symbols = {0, 0, 0, 1};
-  table.Apply(&symbols);
+  table.Apply(&symbols, &scratch);
   EXPECT_THAT(symbols, ElementsAre(4, 2));
 }
 
 TEST(MergeTableTest, NegativeSymbolsNeverMerge) {
   const MergeTable table({{0, 1, 2, 0}});
+  MergeScratch scratch;
   std::vector<TokenId> symbols = {-2, 1, 0, -3, 0, 1};
-  table.Apply(&symbols);
+  table.Apply(&symbols, &scratch);
   EXPECT_THAT(symbols, ElementsAre(-2, 1, 0, -3, 2));
 }
 
 TEST(MergeTableTest, EqualsTheDefinitionOnRandomTables) {
   std::mt19937_64 random(5);
+  MergeScratch scratch;
   for (int round = 0; round < 300; ++round) {
     std::vector<MergePair> pairs;
     const int count = 1 + static_cast<int>(random() % 20);
@@ -60,11 +63,20 @@ TEST(MergeTableTest, EqualsTheDefinitionOnRandomTables) {
                        static_cast<uint32_t>(random() % 8)});
     }
     const MergeTable table(pairs);
-    std::vector<TokenId> symbols(random() % 40);
-    for (TokenId& s : symbols) s = static_cast<TokenId>(random() % 4);
-    const std::vector<TokenId> expected = ApplyNaively(table, symbols);
-    table.Apply(&symbols);
-    EXPECT_EQ(symbols, expected);
+    for (const size_t most : {MergeTable::kMostShort, size_t{150}}) {
+      std::vector<TokenId> symbols(random() % (most + 1));
+      for (TokenId& s : symbols) s = static_cast<TokenId>(random() % 4);
+      const std::vector<TokenId> expected = ApplyNaively(table, symbols);
+      for (const auto way : {MergeTable::Way::kShort, MergeTable::Way::kHeap,
+                             MergeTable::Way::kBuckets}) {
+        if (way == MergeTable::Way::kShort && most > MergeTable::kMostShort) {
+          continue;
+        }
+        std::vector<TokenId> merged = symbols;
+        table.Apply(&merged, &scratch, way);
+        EXPECT_EQ(merged, expected) << static_cast<int>(way);
+      }
+    }
   }
 }
 
