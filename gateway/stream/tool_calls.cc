@@ -20,6 +20,8 @@ constexpr std::string_view kFunctionClose = "</function>";
 constexpr size_t kMaxCallBytes = 256u << 10;
 constexpr int kMaxDepth = 32;
 constexpr size_t kMaxCalls = 128;
+// Objects that keep the order of their keys are searched from the front.
+constexpr int kMaxValues = 4096;
 
 bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
@@ -80,9 +82,10 @@ class Cursor {
 // --- JSON -------------------------------------------------------------------
 
 // Bytes of the JSON object or array at the beginning of `text`; 0 where it
-// does not end, or nests too deep.
+// does not end, nests too deep or has too many values.
 size_t SizeOfJson(std::string_view text) {
   int depth = 0;
+  int values = 1;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -92,6 +95,7 @@ size_t SizeOfJson(std::string_view text) {
       continue;
     }
     if (c == '"') in_string = true;
+    if (c == ',' && ++values > kMaxValues) return 0;
     if ((c == '{' || c == '[') && ++depth > kMaxDepth) return 0;
     if ((c == '}' || c == ']') && --depth == 0) return i + 1;
   }
@@ -228,7 +232,7 @@ class PythonReader {
   }
 
   std::optional<Json> Value(int depth) {
-    if (depth > kMaxDepth) return std::nullopt;
+    if (depth > kMaxDepth || ++values_ > kMaxValues) return std::nullopt;
     if (cursor_.Take("'")) return String('\'');
     if (cursor_.Take("\"")) return String('"');
     if (cursor_.Take("[")) return List(depth);
@@ -296,6 +300,7 @@ class PythonReader {
   }
 
   Cursor cursor_;
+  int values_ = 0;
 };
 
 // --- All forms --------------------------------------------------------------

@@ -87,6 +87,9 @@ ServiceSpec TokenizerSpec(const SuiteOptions& options,
       BaseSpec(options, folder, kTokenizerService, "caravan-tokenizer");
   spec.ports.push_back({"--port", "grpc", 0});
   Append(spec, "--model", StrCat(ModelName(options), "=", options.model));
+  if (!options.chat_template.empty()) {
+    Append(spec, "--chat-template", options.chat_template);
+  }
   return spec;
 }
 

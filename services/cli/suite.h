@@ -17,11 +17,12 @@ inline constexpr std::string_view kGatewayService = "gateway";
 
 // Flags of `caravan up`.
 struct SuiteOptions {
-  std::string model;                 // --model: directory or GGUF file
-  std::string served_model_name;     // empty: the directory's name
-  int workers = 1;                   // --workers, in [1, 64]
-  int threads = 0;                   // --threads of each worker; 0: share cores
-  std::string device = "auto";       // --device of each worker
+  std::string model;              // --model: directory or GGUF file
+  std::string served_model_name;  // empty: the directory's name
+  std::string chat_template;    // --chat-template of the tokenizer; empty: none
+  int workers = 1;              // --workers, in [1, 64]
+  int threads = 0;              // --threads of each worker; 0: share cores
+  std::string device = "auto";  // --device of each worker
   std::string listen = "127.0.0.1";  // --listen: of the gateway only
   int http_port = 8080;              // --http-port of the gateway; 0: any
   int grpc_port = 8081;              // --grpc-port of the gateway; 0: any

@@ -150,6 +150,8 @@ Command AddUp(CLI::App& root) {
   const auto options = std::make_shared<UpOptions>();
   SuiteOptions& suite = options->suite;
   app->add_option("--model", suite.model, "Model directory")->required();
+  app->add_option("--chat-template", suite.chat_template,
+                  "Format by name (caravan render --list) or template file");
   app->add_option("--served-model-name", suite.served_model_name,
                   "Name in /v1/models (default: the directory's name)");
   app->add_option("--workers", suite.workers, "Worker processes");

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -68,6 +70,67 @@ TEST(ToolCallsTest, WhatIsNoCallIsWords) {
   EXPECT_EQ(Parsed("{\"name\": \"add\", \"parameters\": {\"a\": " +
                    std::string(1000, '[') + std::string(1000, ']') + "}}"),
             "");
+}
+
+TEST(ToolCallsTest, TooManyValuesAreWords) {
+  std::string json = R"({"name": "add", "parameters": {"k": 0)";
+  std::string python = "[add(k=0";
+  for (int i = 0; i < 4096; ++i) {
+    json += ",\"k" + std::to_string(i) + "\":0";
+    python += ", k" + std::to_string(i) + "=0";
+  }
+  EXPECT_EQ(Parsed(json + "}}"), "");
+  EXPECT_EQ(Parsed(python + ")]"), "");
+}
+
+// Whatever a model writes, a call is a call and anything else is words; here
+// that reading it ends, and that a call's arguments are JSON objects.
+TEST(ToolCallsTest, ReadsAnyText) {
+  const std::vector<std::string> parts = {"{",
+                                          "}",
+                                          "[",
+                                          "]",
+                                          "(",
+                                          ")",
+                                          "\"",
+                                          "'",
+                                          "\\",
+                                          ",",
+                                          ":",
+                                          ";",
+                                          "=",
+                                          " ",
+                                          "add",
+                                          "\"name\"",
+                                          "1",
+                                          "-2.5e3",
+                                          "None",
+                                          "True",
+                                          "\"add\"",
+                                          "a",
+                                          "\n",
+                                          ".call",
+                                          "\"parameters\"",
+                                          "\"arguments\"",
+                                          "<function=",
+                                          "</function>",
+                                          "<|python_tag|>",
+                                          "\xC3\xBC"};
+  std::mt19937 random(7);
+  for (int round = 0; round < 20000; ++round) {
+    std::string text = round % 4 == 0 ? "[add(a=" : "";
+    if (round % 4 == 1) text = R"({"name": "add", "parameters": {)";
+    for (size_t i = random() % 12; i > 0; --i) {
+      text += parts[random() % parts.size()];
+    }
+    if (round % 4 == 0) text += ")]";
+    if (round % 4 == 1) text += "}}";
+    for (const ToolCall& call : ParseToolCalls(text, kTools)) {
+      EXPECT_TRUE(MayBecomeToolCalls(text, kTools)) << text;
+      EXPECT_TRUE(nlohmann::json::parse(call.arguments_json).is_object())
+          << text;
+    }
+  }
 }
 
 TEST(ToolCallsTest, BeginningsThatMayBecomeCalls) {

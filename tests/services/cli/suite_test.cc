@@ -55,6 +55,14 @@ TEST(SuiteTest, TheModelIsNamedAfterItsDirectory) {
   EXPECT_EQ(ModelName(options), "stories");
 }
 
+TEST(SuiteTest, TheTokenizerGetsTheFormat) {
+  SuiteOptions options = DemoOptions();
+  EXPECT_EQ(ValueOf(TokenizerSpec(options, "logs"), "--chat-template"), "");
+  options.chat_template = "koala";
+  EXPECT_EQ(ValueOf(TokenizerSpec(options, "logs"), "--chat-template"),
+            "koala");
+}
+
 TEST(SuiteTest, WorkersShareTheCores) {
   SuiteOptions options = DemoOptions();
   options.workers = 3;
