@@ -25,17 +25,18 @@ double Slowdown(const Candidate& candidate, double fastest) {
 
 // All in double: what replicas and clients tell may be any number.
 double Cost(const PlacementQuery& query, const Candidate& c, double fastest) {
-  const double block_size = c.block_size;
-  const double prompt_blocks = query.prompt_tokens / block_size;
+  const double blocks_per_token = 1.0 / c.block_size;
+  const double prompt_blocks = query.prompt_tokens * blocks_per_token;
   const double uncached_blocks =
-      std::max(prompt_blocks - c.matched_blocks, 1 / block_size);
+      std::max(prompt_blocks - c.matched_blocks, blocks_per_token);
   const double queued_tokens =
       static_cast<double>(c.load.queued_prefill_tokens) +
       static_cast<double>(c.credit.prefill_tokens);
-  const double prefill_blocks = uncached_blocks + queued_tokens / block_size;
+  const double prefill_blocks =
+      uncached_blocks + queued_tokens * blocks_per_token;
 
   const double own_blocks =
-      prompt_blocks + query.expected_output_tokens / block_size;
+      prompt_blocks + query.expected_output_tokens * blocks_per_token;
   const double leased_blocks = static_cast<double>(c.load.leased_blocks) +
                                static_cast<double>(c.credit.blocks);
   // Matched blocks may be leased already: they cost no room.

@@ -29,23 +29,25 @@ template <typename Score>
 std::vector<size_t> RankByScore(std::span<const Candidate> candidates,
                                 size_t turn, size_t most, Score score) {
   using Value = decltype(score(size_t{0}));
-  std::vector<size_t> order = AvailableOf(candidates);
+  const std::vector<size_t> order = AvailableOf(candidates);
   most = std::min(most, order.size());
   std::vector<size_t> ranked;
   if (most == 0) return ranked;
-  std::rotate(order.begin(), order.begin() + turn % order.size(), order.end());
+  const size_t first = turn % order.size();
   std::vector<std::pair<Value, size_t>> best;
   best.reserve(most + 1);
   const auto less = [](const Value& value, const auto& entry) {
     return value < entry.first;
   };
-  for (const size_t i : order) {
+  const auto consider = [&](size_t i) {
     const Value value = score(i);
-    if (best.size() == most && !(value < best.back().first)) continue;
+    if (best.size() == most && !(value < best.back().first)) return;
     best.insert(std::upper_bound(best.begin(), best.end(), value, less),
                 {value, i});
     if (best.size() > most) best.pop_back();
-  }
+  };
+  for (size_t k = first; k < order.size(); ++k) consider(order[k]);
+  for (size_t k = 0; k < first; ++k) consider(order[k]);
   for (const auto& [value, i] : best) ranked.push_back(i);
   return ranked;
 }
