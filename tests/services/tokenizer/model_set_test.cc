@@ -48,9 +48,11 @@ TEST(ModelSetTest, AModelWithoutTemplateSaysSo) {
   directory.Copy(demo + "/tokenizer.json", "tokenizer.json");
   const auto models = ModelSet::Load({{"plain", directory.path()}});
   ASSERT_OK(models);
-  EXPECT_THAT((*models->Find("plain"))->template_status,
-              HasReason(Reason::kTemplateError,
-                        HasSubstr("model plain has no chat template, and its vocabulary")));
+  EXPECT_THAT(
+      (*models->Find("plain"))->template_status,
+      HasReason(
+          Reason::kTemplateError,
+          HasSubstr("model plain has no chat template, and its vocabulary")));
 }
 
 }  // namespace
