@@ -264,6 +264,21 @@ absl::StatusOr<const CheckpointTensor*> CheckpointTensors::Get(
       "F32, BF16 or F16", record->dtype_name);
 }
 
+std::string CheckpointTensors::Describe() const {
+  if (!quantization_) return format_;
+  std::map<WeightType, int> counts;
+  for (const auto& [name, tensor] : tensors_) {
+    if (tensor.shape.size() > 1) ++counts[tensor.type];
+  }
+  std::string text = StrCat(format_, ", ", Name(quantization_->method));
+  std::string_view before = ": ";
+  for (const auto& [type, count] : counts) {
+    StrAppend(&text, before, count, " x ", Name(type));
+    before = ", ";
+  }
+  return text;
+}
+
 void CheckpointTensors::AddPlain(const TensorRecord& record) {
   const std::optional<DType> dtype = record.dtype();
   if (!dtype) return;  // masks, indices and such are no weights

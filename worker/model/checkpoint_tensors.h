@@ -78,6 +78,10 @@ class CheckpointTensors {
   const std::map<std::string, CheckpointTensor, std::less<>>& tensors() const {
     return tensors_;
   }
+  // In words, with the types in which matrices are kept: "safetensors" or
+  // "safetensors, gptq: 224 x q4_0, 3 x fp16".
+  std::string Describe() const;
+
   // Null where there is none of that name.
   const CheckpointTensor* Find(std::string_view name) const;
   // The same, or an error that names the tensor: it is missing, or of a type

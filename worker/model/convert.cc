@@ -242,11 +242,6 @@ Output PlainOutput(const CheckpointTensors& source,
   return output;
 }
 
-std::string FormatText(const CheckpointTensors& source) {
-  if (!source.quantization()) return StrCat(source.format());
-  return StrCat(source.format(), ", ", Name(source.quantization()->method));
-}
-
 // The type that most of the weights have.
 DType MainDType(std::span<const Output> outputs) {
   std::array<int64_t, 3> counts = {};
@@ -406,7 +401,7 @@ absl::StatusOr<ConvertReport> ConvertCheckpoint(const std::string& source,
   CARAVAN_RETURN_IF_ERROR(CopyOtherFiles(source, target));
   CARAVAN_ASSIGN_OR_RETURN(ConvertReport report,
                            FilesWriter(target, options, outputs).Run());
-  report.format = FormatText(*tensors);
+  report.format = tensors->Describe();
   return report;
 }
 
@@ -424,7 +419,7 @@ absl::StatusOr<DeltaReport> AddDelta(const std::string& base,
   CARAVAN_RETURN_IF_ERROR(CopyOtherFiles(delta, target));
   CARAVAN_ASSIGN_OR_RETURN(report.output,
                            FilesWriter(target, options.output, outputs).Run());
-  report.output.format = FormatText(*more);
+  report.output.format = more->Describe();
   if (options.expected_sum &&
       !(std::abs(report.sum - *options.expected_sum) <= kSumTolerance)) {
     return ModelFileError(

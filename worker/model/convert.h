@@ -26,7 +26,7 @@ struct ConvertOptions {
 };
 
 struct ConvertReport {
-  std::string format;  // of the source: "safetensors, gptq", "meta", ...
+  std::string format;  // of the source: CheckpointTensors::Describe()
   int64_t tensors = 0;
   int64_t parameters = 0;
   int files = 0;

@@ -26,6 +26,7 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
   model.dtype = PlannedDType(model.config);
   if (checkpoint != nullptr) {
     CARAVAN_ASSIGN_OR_RETURN(model.dtype, MatrixDType(*checkpoint));
+    model.checkpoint = checkpoint->Describe();
   }
   model.plan =
       MakeMemoryPlan(model.config, model.dtype, backend, options.memory);

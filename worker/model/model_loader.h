@@ -34,6 +34,7 @@ struct ModelDescription {
   // Ids that end a choice: generation_config.json's, else config.json's.
   std::vector<int32_t> eos_ids;
   DType dtype = DType::kFp32;  // of the checkpoint, else PlannedDType()
+  std::string checkpoint;      // CheckpointTensors::Describe(), or empty
   MemoryPlan plan;
 };
 

@@ -11,6 +11,7 @@
 #include "worker/model/hashing.h"
 #include "worker/model/json_file.h"
 #include "worker/model/layout.h"
+#include "worker/tensor/buffer.h"
 
 namespace caravan::worker {
 namespace {
@@ -54,9 +55,9 @@ class Loader {
  private:
   // The tensor, hashed, with shape and type checked.
   absl::StatusOr<const CheckpointTensor*> Take(const TensorSpec& spec);
-  // The tensor as a backend takes it, in place where that is possible.
-  RawMatrix Raw(const CheckpointTensor& tensor, int64_t cols,
-                std::vector<std::vector<float>>& widened) const;
+  // The tensor as a backend takes it: in place, or with its bytes in `made`.
+  absl::StatusOr<RawMatrix> Raw(const CheckpointTensor& tensor, int64_t cols,
+                                std::vector<Buffer>& made) const;
   void Done(const CheckpointTensor& tensor, int64_t elements);
 
   const CheckpointTensors& checkpoint_;
@@ -89,18 +90,26 @@ absl::StatusOr<const CheckpointTensor*> Loader::Take(const TensorSpec& spec) {
   return tensor;
 }
 
-RawMatrix Loader::Raw(const CheckpointTensor& tensor, int64_t cols,
-                      std::vector<std::vector<float>>& widened) const {
-  if (tensor.data != nullptr && tensor.type == FromDType(dtype_)) {
-    RawMatrix raw(tensor.data, tensor.type, tensor.rows(), cols);
-    raw.interleaved = tensor.interleaved;
-    return raw;
+absl::StatusOr<RawMatrix> Loader::Raw(const CheckpointTensor& tensor,
+                                      int64_t cols,
+                                      std::vector<Buffer>& made) const {
+  // Columns in another order are put right in fp32, which loses nothing.
+  const bool ordered = tensor.order.empty();
+  RawMatrix raw(tensor.data, ordered ? tensor.type : WeightType::kFp32,
+                tensor.rows(), cols);
+  if (ordered) raw.interleaved = tensor.interleaved;
+  if (raw.data != nullptr) return raw;
+  CARAVAN_ASSIGN_OR_RETURN(
+      Buffer buffer,
+      Buffer::Allocate(static_cast<size_t>(raw.rows * raw.row_bytes())));
+  if (ordered) {
+    checkpoint_.ReadStored(tensor, buffer.data());
+  } else {
+    checkpoint_.ReadFloats(tensor, 0, tensor.rows(), buffer.As<float>());
   }
-  std::vector<float>& values = widened.emplace_back();
-  values.resize(static_cast<size_t>(tensor.elements()));
-  checkpoint_.ReadFloats(tensor, 0, tensor.rows(), values.data());
-  return RawMatrix(reinterpret_cast<const std::byte*>(values.data()),
-                   WeightType::kFp32, tensor.rows(), cols);
+  raw.data = buffer.data();
+  made.push_back(std::move(buffer));
+  return raw;
 }
 
 void Loader::Done(const CheckpointTensor& tensor, int64_t elements) {
@@ -117,11 +126,13 @@ absl::Status Loader::Matrix(const MatrixSpec& spec,
                             std::unique_ptr<PackedMatrix>& target) {
   std::vector<const CheckpointTensor*> tensors;
   std::vector<RawMatrix> parts;
-  std::vector<std::vector<float>> widened;
+  std::vector<Buffer> made;
   for (const TensorSpec& part : spec.parts) {
     CARAVAN_ASSIGN_OR_RETURN(const CheckpointTensor* const tensor, Take(part));
     tensors.push_back(tensor);
-    parts.push_back(Raw(*tensor, part.cols, widened));
+    CARAVAN_ASSIGN_OR_RETURN(const RawMatrix raw,
+                             Raw(*tensor, part.cols, made));
+    parts.push_back(raw);
   }
   CARAVAN_ASSIGN_OR_RETURN(target, backend_->Pack(parts, spec.pack));
   bytes_ += target->bytes;

@@ -97,7 +97,9 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
     model.planned.set_kv_bytes(static_cast<int64_t>(model.backend->KvBytes(
         KvSpecOf(description.config, model.block_count))));
   }
-  LogInfo("memory_plan", {{"weight_bytes", model.planned.weight_bytes()},
+  LogInfo("memory_plan", {{"checkpoint", description.checkpoint},
+                          {"packed_as", Name(description.dtype)},
+                          {"weight_bytes", model.planned.weight_bytes()},
                           {"arena_bytes", model.planned.arena_bytes()},
                           {"kv_bytes", model.planned.kv_bytes()},
                           {"kv_blocks", model.block_count},
