@@ -1,6 +1,7 @@
 #include "common/text/bpe_tokenizer.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -123,6 +124,7 @@ absl::Status BpeTokenizer::Prepare() {
     CARAVAN_RETURN_IF_ERROR(PrepareByteSymbols());
   }
   cut_at_spaces_ = MergesStopAtSpaces();
+  PrepareNeighbours();
   PrepareWholePieces();
   // Only the tables made from them are needed from here on.
   model_.pieces = {};
@@ -165,6 +167,14 @@ void BpeTokenizer::PreparePieces() {
   for (const std::string& character : model_.merging.extra_symbols) {
     characters_.try_emplace(DecodeUtf8(character).code_point, symbol++);
   }
+  if (bytes) return;
+  constexpr uint32_t kLow = 0x10000;
+  low_characters_.assign(kLow, kNoToken);
+  for (const auto& [code_point, id] : characters_) {
+    if (code_point < kLow) low_characters_[code_point] = id;
+  }
+  has_all_byte_tokens_ = std::ranges::none_of(
+      byte_ids_, [](TokenId id) { return id == kNoToken; });
 }
 
 void BpeTokenizer::PrepareNames() {
@@ -182,6 +192,17 @@ void BpeTokenizer::PrepareNames() {
   for (const MergePair& pair : model_.merging.pairs) {
     const auto it = taken_apart_.find(pair.result);
     if (it != taken_apart_.end() && it->second.left < 0) it->second = pair;
+  }
+}
+
+void BpeTokenizer::PrepareNeighbours() {
+  std::vector<TokenId> symbols;
+  for (const std::string& piece : model_.pieces) {
+    symbols.clear();
+    AppendSymbols(piece, &symbols);
+    for (size_t i = 1; i < symbols.size(); ++i) {
+      neighbours_.Add(symbols[i - 1], symbols[i]);
+    }
   }
 }
 
@@ -462,8 +483,24 @@ void BpeTokenizer::MergePiece(std::string_view piece, Symbols* symbols,
                               std::vector<TokenId>* ids) const {
   symbols->ids.clear();
   AppendSymbols(piece, &symbols->ids);
-  merges_.Apply(&symbols->ids, &symbols->scratch);
-  for (const TokenId symbol : symbols->ids) AppendResult(symbol, ids);
+  const std::span<TokenId> all(symbols->ids);
+  for (size_t begin = 0; begin < all.size();) {
+    size_t end = begin + 1;
+    while (end < all.size() && neighbours_.MayHave(all[end - 1], all[end])) {
+      ++end;
+    }
+    const std::span<TokenId> run = all.subspan(begin, end - begin);
+    size_t count = 0;
+    merges_.Apply(run, &symbols->scratch, &count);
+    for (const TokenId symbol : run.first(count)) AppendResult(symbol, ids);
+    begin = end;
+  }
+}
+
+TokenId BpeTokenizer::SymbolOf(uint32_t code_point) const {
+  if (code_point < low_characters_.size()) return low_characters_[code_point];
+  const auto found = characters_.find(code_point);
+  return found == characters_.end() ? kNoToken : found->second;
 }
 
 void BpeTokenizer::AppendSymbols(std::string_view piece,
@@ -476,19 +513,21 @@ void BpeTokenizer::AppendSymbols(std::string_view piece,
     return;
   }
   while (!piece.empty()) {
-    if (const auto match = user_defined_.LongestPrefix(piece)) {
-      symbols->push_back(Frozen(match->value));
-      piece.remove_prefix(match->size);
-      continue;
+    if (!user_defined_.empty()) {
+      if (const auto match = user_defined_.LongestPrefix(piece)) {
+        symbols->push_back(Frozen(match->value));
+        piece.remove_prefix(match->size);
+        continue;
+      }
     }
-    const Utf8Char c = DecodeUtf8(piece);
-    const auto known = characters_.find(c.code_point);
-    if (known != characters_.end()) {
-      symbols->push_back(known->second);
+    int size = 0;
+    const TokenId known = SymbolOf(DecodeValidUtf8(piece.data(), &size));
+    if (known >= 0) {
+      symbols->push_back(known);
     } else {
-      AppendUnknown(piece.substr(0, c.size), symbols);
+      AppendUnknown(piece.substr(0, size), symbols);
     }
-    piece.remove_prefix(c.size);
+    piece.remove_prefix(size);
   }
 }
 
@@ -499,8 +538,9 @@ void BpeTokenizer::AppendUnknown(std::string_view character,
   };
   const bool fallback =
       model_.merging.byte_fallback &&
-      std::all_of(character.begin(), character.end(),
-                  [&](char c) { return id_of(c) != kNoToken; });
+      (has_all_byte_tokens_ ||
+       std::all_of(character.begin(), character.end(),
+                   [&](char c) { return id_of(c) != kNoToken; }));
   if (fallback) {
     for (const char c : character) symbols->push_back(Frozen(id_of(c)));
     return;

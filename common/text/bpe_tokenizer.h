@@ -59,7 +59,9 @@ class BpeTokenizer final : public Tokenizer {
   absl::Status PrepareByteSymbols();
   void PreparePieces();
   void PrepareNames();
+  void PrepareNeighbours();
   void PrepareWholePieces();
+  TokenId SymbolOf(uint32_t code_point) const;
   bool MergesStopAtSpaces() const;
 
   // The added token that begins at `offset`. Special ones only end inside
@@ -118,7 +120,14 @@ class BpeTokenizer final : public Tokenizer {
   // By first byte: 1 where the name of a token that is not special may begin,
   // 2 where that of a special one may.
   std::array<uint8_t, 256> name_begins_ = {};
-  absl::flat_hash_map<uint32_t, TokenId> characters_;  // code point to symbol
+  // Symbols by code point: of the lower ones directly, a negative number where
+  // there is none.
+  std::vector<TokenId> low_characters_;
+  absl::flat_hash_map<uint32_t, TokenId> characters_;
+  bool has_all_byte_tokens_ = false;  // for fallback
+  // Pairs of first symbols that stand side by side in some piece. No merge
+  // crosses any other border, so text falls apart there.
+  PairFilter neighbours_;
   std::array<TokenId, 256> byte_ids_;  // symbols, or the tokens of fallback
   NameMatcher special_names_;          // values index added_tokens
   NameMatcher text_names_;             // the same; those that are not special

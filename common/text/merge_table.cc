@@ -27,12 +27,13 @@ uint32_t RankOf(const MergeTable::Merge* merge) {
 // For few symbols: looks through all pairs for each merge.
 class ShortMerging {
  public:
-  ShortMerging(const MergeTable& table, std::vector<TokenId>* symbols)
-      : table_(table), symbols_(*symbols), count_(symbols->size()) {
+  ShortMerging(const MergeTable& table, std::span<TokenId> symbols)
+      : table_(table), symbols_(symbols), count_(symbols.size()) {
     for (size_t i = 0; i + 1 < count_; ++i) Look(i);
   }
 
-  void Run() {
+  // Returns how many symbols are left.
+  size_t Run() {
     while (count_ > 1) {
       const size_t at = Least();
       if (ranks_[at] == kNoRank) break;
@@ -46,7 +47,7 @@ class ShortMerging {
       if (at > 0) Look(at - 1);
       if (at + 1 < count_) Look(at);
     }
-    symbols_.resize(count_);
+    return count_;
   }
 
  private:
@@ -65,7 +66,7 @@ class ShortMerging {
   }
 
   const MergeTable& table_;
-  std::vector<TokenId>& symbols_;
+  const std::span<TokenId> symbols_;
   size_t count_;
   std::array<uint32_t, MergeTable::kMostShort> ranks_ =
       {};  // of the pair that begins there
@@ -76,16 +77,18 @@ class ShortMerging {
 // the rank of the pair that begins there.
 class LinkedSymbols {
  public:
-  LinkedSymbols(const MergeTable& table, std::vector<TokenId>* symbols,
+  LinkedSymbols(const MergeTable& table, std::span<TokenId> symbols,
                 MergeScratch* scratch)
       : table_(table),
-        symbols_(*symbols),
+        symbols_(symbols),
         previous_(scratch->previous),
         next_(scratch->next),
-        ranks_(scratch->ranks) {
+        ranks_(scratch->ranks),
+        results_(scratch->results) {
     const int32_t count = size();
     previous_.resize(symbols_.size());
     next_.resize(symbols_.size());
+    results_.resize(symbols_.size());
     ranks_.assign(symbols_.size(), kNoRank);
     for (int32_t i = 0; i < count; ++i) {
       previous_[i] = i - 1;
@@ -104,6 +107,7 @@ class LinkedSymbols {
         right >= size() ? nullptr
                         : table_.Find(symbols_[position], symbols_[right]);
     const uint32_t before = std::exchange(ranks_[position], RankOf(merge));
+    if (merge != nullptr) results_[position] = merge->result;
     return merge != nullptr && merge->rank != before;
   }
 
@@ -112,8 +116,7 @@ class LinkedSymbols {
   template <typename Offer>
   void Merge(int32_t position, Offer offer) {
     const int32_t right = next_[position];
-    symbols_[position] =
-        table_.Find(symbols_[position], symbols_[right])->result;
+    symbols_[position] = results_[position];
     ranks_[position] = ranks_[right] = kNoRank;
     next_[position] = next_[right];
     if (next_[right] < size()) previous_[next_[right]] = position;
@@ -122,25 +125,27 @@ class LinkedSymbols {
     if (Look(position)) offer(position);
   }
 
-  void Compact() {
-    int32_t count = 0;
+  // Returns how many symbols are left.
+  size_t Compact() {
+    size_t count = 0;
     for (int32_t i = 0; i < size(); i = next_[i]) {
       symbols_[count++] = symbols_[i];
     }
-    symbols_.resize(count);
+    return count;
   }
 
  private:
   const MergeTable& table_;
-  std::vector<TokenId>& symbols_;
+  const std::span<TokenId> symbols_;
   std::vector<int32_t>& previous_;
   std::vector<int32_t>& next_;
   std::vector<uint32_t>& ranks_;
+  std::vector<TokenId>& results_;
 };
 
 // For more: a heap of (rank, position).
-void MergeByHeap(const MergeTable& table, std::vector<TokenId>* symbols,
-                 MergeScratch* scratch) {
+size_t MergeByHeap(const MergeTable& table, std::span<TokenId> symbols,
+                   MergeScratch* scratch) {
   LinkedSymbols list(table, symbols, scratch);
   std::vector<uint64_t>& heap = scratch->heap;
   const auto key = [&list](int32_t position) {
@@ -163,7 +168,7 @@ void MergeByHeap(const MergeTable& table, std::vector<TokenId>* symbols,
       std::ranges::push_heap(heap, std::greater<>());
     });
   }
-  list.Compact();
+  return list.Compact();
 }
 
 // Positions in ascending order: those that came in that order, and a heap of
@@ -201,11 +206,11 @@ class Bucket {
 // in its bucket, not one in a heap of all pairs.
 class MergeByBuckets {
  public:
-  MergeByBuckets(const MergeTable& table, std::vector<TokenId>* symbols,
+  MergeByBuckets(const MergeTable& table, std::span<TokenId> symbols,
                  MergeScratch* scratch)
       : list_(table, symbols, scratch) {}
 
-  void Run() {
+  size_t Run() {
     for (int32_t i = 0; i + 1 < list_.size(); ++i) {
       if (list_.Look(i)) Offer(i);
     }
@@ -220,7 +225,7 @@ class MergeByBuckets {
       if (list_.rank(position) != rank) continue;
       list_.Merge(position, [this](int32_t at) { Offer(at); });
     }
-    list_.Compact();
+    return list_.Compact();
   }
 
  private:
@@ -293,7 +298,14 @@ MergeTable::MergeTable(const std::vector<MergePair>& pairs) {
   for (; size < 2 * pairs.size(); size *= 2) --shift_;
   slots_.resize(size);
   mask_ = size - 1;
+  direct_.assign(kDirect * kDirect, {kNoRank, -1});
   for (const MergePair& p : pairs) {
+    if (p.left < kDirect && p.right < kDirect) {
+      Merge& merge = direct_[p.left * kDirect + p.right];
+      if (merge.result < 0) merge = {p.rank, p.result};
+      continue;
+    }
+    filter_.Add(p.left, p.right);
     const uint64_t key = KeyOf(p.left, p.right);
     size_t i = PlaceOf(key);
     while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
@@ -301,22 +313,23 @@ MergeTable::MergeTable(const std::vector<MergePair>& pairs) {
   }
 }
 
-void MergeTable::Apply(std::vector<TokenId>* symbols, MergeScratch* scratch,
-                       Way way) const {
+void MergeTable::Apply(std::span<TokenId> symbols, MergeScratch* scratch,
+                       size_t* count, Way way) const {
   // Where the next way becomes the faster one.
   constexpr size_t kMostForHeap = 1 << 14;
   if (way == Way::kBySize) {
-    way = symbols->size() <= kMostShort     ? Way::kShort
-          : symbols->size() <= kMostForHeap ? Way::kHeap
-                                            : Way::kBuckets;
+    way = symbols.size() <= kMostShort     ? Way::kShort
+          : symbols.size() <= kMostForHeap ? Way::kHeap
+                                           : Way::kBuckets;
   }
-  if (symbols->size() < 2) return;
-  if (way == Way::kShort) {
-    ShortMerging(*this, symbols).Run();
+  if (symbols.size() < 2) {
+    *count = symbols.size();
+  } else if (way == Way::kShort) {
+    *count = ShortMerging(*this, symbols).Run();
   } else if (way == Way::kHeap) {
-    MergeByHeap(*this, symbols, scratch);
+    *count = MergeByHeap(*this, symbols, scratch);
   } else {
-    MergeByBuckets(*this, symbols, scratch).Run();
+    *count = MergeByBuckets(*this, symbols, scratch).Run();
   }
 }
 

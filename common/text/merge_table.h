@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,11 +42,37 @@ absl::StatusOr<std::vector<MergePair>> PairsOfPieces(
     const absl::flat_hash_map<std::string, TokenId>& symbols,
     bool bytes_are_symbols);
 
+// A set of ordered pairs of symbols that may say yes for a pair it has not. 256
+// KiB: it stays in the second-level cache where a table of all pairs does not.
+class PairFilter {
+ public:
+  void Add(TokenId left, TokenId right) {
+    const uint64_t bit = BitOf(left, right);
+    bits_[bit / 64] |= uint64_t{1} << bit % 64;
+  }
+  bool MayHave(TokenId left, TokenId right) const {
+    const uint64_t bit = BitOf(left, right);
+    return (bits_[bit / 64] >> bit % 64 & 1) != 0;
+  }
+
+ private:
+  static constexpr int kLog2Bits = 21;
+  static uint64_t BitOf(TokenId left, TokenId right) {
+    const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(left))
+                             << 32 |
+                         static_cast<uint32_t>(right);
+    return (key * 0xD6E8FEB86659FD93) >> (64 - kLog2Bits);
+  }
+  std::vector<uint64_t> bits_ =
+      std::vector<uint64_t>((size_t{1} << kLog2Bits) / 64);
+};
+
 // Memory that merging uses again. Of one call.
 struct MergeScratch {
   std::vector<int32_t> previous;
   std::vector<int32_t> next;
   std::vector<uint32_t> ranks;
+  std::vector<TokenId> results;
   std::vector<uint64_t> heap;
 };
 
@@ -62,6 +89,11 @@ class MergeTable {
   // What `left` and `right` become, or null.
   const Merge* Find(TokenId left, TokenId right) const {
     if (left < 0 || right < 0) return nullptr;
+    if (left < kDirect && right < kDirect) {
+      const Merge& merge = direct_[left * kDirect + right];
+      return merge.result < 0 ? nullptr : &merge;
+    }
+    if (!filter_.MayHave(left, right)) return nullptr;
     const uint64_t key = KeyOf(left, right);
     for (size_t i = PlaceOf(key);; i = (i + 1) & mask_) {
       const Slot& slot = slots_[i];
@@ -70,12 +102,13 @@ class MergeTable {
     }
   }
 
-  // Merges until no pair is left: always the pair of least rank, the leftmost
+  // Merges until no pair is left, and leaves the result in the first `*count`
+  // symbols: always the pair of least rank, the leftmost
   // of equals. Negative symbols never merge. O(n log n). `scratch` may hold
   // anything. Every way gives the same; kShort is for up to kMostShort symbols.
   enum class Way { kBySize, kShort, kHeap, kBuckets };
   static constexpr size_t kMostShort = 24;
-  void Apply(std::vector<TokenId>* symbols, MergeScratch* scratch,
+  void Apply(std::span<TokenId> symbols, MergeScratch* scratch, size_t* count,
              Way way = Way::kBySize) const;
 
  private:
@@ -93,6 +126,11 @@ class MergeTable {
     return (key * 0x9E3779B97F4A7C15) >> shift_;
   }
 
+  static constexpr TokenId kDirect = 256;
+
+  std::vector<Merge>
+      direct_;  // of symbols below kDirect; a negative result: no
+  PairFilter filter_;
   std::vector<Slot> slots_;  // a power of two, at most half full
   size_t mask_ = 0;
   int shift_ = 63;

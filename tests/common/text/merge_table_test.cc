@@ -31,28 +31,44 @@ std::vector<TokenId> ApplyNaively(const MergeTable& table,
   }
 }
 
+void Apply(const MergeTable& table, std::vector<TokenId>* symbols,
+           MergeTable::Way way = MergeTable::Way::kBySize) {
+  MergeScratch scratch;
+  size_t count = 0;
+  table.Apply(*symbols, &scratch, &count, way);
+  symbols->resize(count);
+}
+
 TEST(MergeTableTest, TakesTheLeastRankThenTheLeftmost) {
   const MergeTable table({{0, 1, 2, 5}, {1, 0, 3, 4}, {0, 0, 4, 5}});
-  MergeScratch scratch;
   std::vector<TokenId> symbols = {0, 1, 0, 1};
-  table.Apply(&symbols, &scratch);
+  Apply(table, &symbols);
   EXPECT_THAT(symbols, ElementsAre(0, 3, 1));
   symbols = {0, 0, 0, 1};
-  table.Apply(&symbols, &scratch);
+  Apply(table, &symbols);
   EXPECT_THAT(symbols, ElementsAre(4, 2));
 }
 
 TEST(MergeTableTest, NegativeSymbolsNeverMerge) {
   const MergeTable table({{0, 1, 2, 0}});
-  MergeScratch scratch;
   std::vector<TokenId> symbols = {-2, 1, 0, -3, 0, 1};
-  table.Apply(&symbols, &scratch);
+  Apply(table, &symbols);
   EXPECT_THAT(symbols, ElementsAre(-2, 1, 0, -3, 2));
+}
+
+TEST(MergeTableTest, FindsPairsOfSmallAndOfLargeSymbols) {
+  const MergeTable table(
+      {{255, 255, 7, 1}, {255, 256, 8, 2}, {9, 70000, 9, 3}});
+  EXPECT_EQ(table.Find(255, 255)->result, 7);
+  EXPECT_EQ(table.Find(255, 256)->result, 8);
+  EXPECT_EQ(table.Find(9, 70000)->rank, 3u);
+  EXPECT_EQ(table.Find(256, 255), nullptr);
+  EXPECT_EQ(table.Find(70000, 9), nullptr);
+  EXPECT_EQ(table.Find(0, 0), nullptr);
 }
 
 TEST(MergeTableTest, EqualsTheDefinitionOnRandomTables) {
   std::mt19937_64 random(5);
-  MergeScratch scratch;
   for (int round = 0; round < 300; ++round) {
     std::vector<MergePair> pairs;
     const int count = 1 + static_cast<int>(random() % 20);
@@ -73,7 +89,7 @@ TEST(MergeTableTest, EqualsTheDefinitionOnRandomTables) {
           continue;
         }
         std::vector<TokenId> merged = symbols;
-        table.Apply(&merged, &scratch, way);
+        Apply(table, &merged, way);
         EXPECT_EQ(merged, expected) << static_cast<int>(way);
       }
     }
