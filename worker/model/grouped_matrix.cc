@@ -52,16 +52,16 @@ uint32_t WordAt(const std::byte* words, int64_t index) {
   return word;
 }
 
-// Code `index` of the stream of `bits`-wide codes that begins at word `first`
-// and goes on every `stride` words, lowest bits first.
-uint32_t CodeAt(const std::byte* words, int64_t first, int64_t stride,
-                int64_t index, int bits) {
+// Code `index` of the stream of `bits`-wide codes that begins at word `first`,
+// lowest bits first.
+uint32_t CodeAt(const std::byte* words, int64_t first, int64_t index,
+                int bits) {
   const int64_t bit = index * bits;
   const int shift = static_cast<int>(bit % kWordBits);
-  const int64_t word = first + bit / kWordBits * stride;
+  const int64_t word = first + bit / kWordBits;
   uint64_t value = WordAt(words, word);
   if (shift + bits > kWordBits) {
-    value |= uint64_t{WordAt(words, word + stride)} << kWordBits;
+    value |= uint64_t{WordAt(words, word + 1)} << kWordBits;
   }
   return static_cast<uint32_t>(value >> shift) & ((1u << bits) - 1);
 }
@@ -268,7 +268,7 @@ void GroupedMatrix::UnpackScales(int64_t first, int64_t count,
     for (int64_t r = 0; r < count; ++r) {
       const int64_t row = first + r;
       const int64_t place = awq_ ? row - row % 8 + kAwqNibble[row % 8] : row;
-      const uint32_t stored = CodeAt(zeros_, g * row_words, 1, place, bits_);
+      const uint32_t stored = CodeAt(zeros_, g * row_words, place, bits_);
       rows.zeros[r * groups_ + g] =
           static_cast<uint8_t>((stored + (zeros_less_one_ ? 1 : 0)) & mask);
       rows.scales[r * groups_ + g] = Scale(g, row);
@@ -279,12 +279,20 @@ void GroupedMatrix::UnpackScales(int64_t first, int64_t count,
 // Words of 32 inputs of one output lie `rows_` words apart.
 void GroupedMatrix::UnpackGptq(int64_t first, int64_t count,
                                UnpackedRows& rows) const {
+  const uint32_t mask = (1u << bits_) - 1;
+  std::array<uint32_t, 9> words = {};  // the last one stays 0
   for (int64_t run = 0; run < cols_ / kWordBits; ++run) {
     for (int64_t r = 0; r < count; ++r) {
       uint8_t* const target = rows.codes.data() + r * cols_ + run * kWordBits;
-      const int64_t word = run * bits_ * rows_ + first + r;
+      for (int j = 0; j < bits_; ++j) {
+        words[j] = WordAt(words_, (run * bits_ + j) * rows_ + first + r);
+      }
       for (int i = 0; i < kWordBits; ++i) {
-        target[i] = static_cast<uint8_t>(CodeAt(words_, word, rows_, i, bits_));
+        const int bit = i * bits_;
+        const int word = bit / kWordBits;
+        const uint64_t pair =
+            uint64_t{words[word + 1]} << kWordBits | words[word];
+        target[i] = static_cast<uint8_t>(pair >> (bit % kWordBits) & mask);
       }
     }
   }
