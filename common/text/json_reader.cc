@@ -14,56 +14,52 @@ const nlohmann::json& Null() {
   return kNull;
 }
 
-// Stops where the first syntax error is and remembers its offset. Also bounds
-// the depth: values nest 8 deep in the files that exist.
-class SyntaxCheck : public nlohmann::json::json_sax_t {
- public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(number_integer_t) override { return true; }
-  bool number_unsigned(number_unsigned_t) override { return true; }
-  bool number_float(number_float_t, const string_t&) override { return true; }
-  bool string(string_t&) override { return true; }
-  bool binary(binary_t&) override { return true; }
-  bool key(string_t&) override { return true; }
-  bool start_object(size_t) override { return Enter(); }
-  bool start_array(size_t) override { return Enter(); }
-  bool end_object() override { return Leave(); }
-  bool end_array() override { return Leave(); }
-  bool parse_error(size_t offset, const std::string&,
-                   const nlohmann::json::exception&) override {
-    problem_ = StrCat("is not valid JSON at offset ", offset);
-    return false;
-  }
-  const std::string& problem() const { return problem_; }
-
- private:
-  static constexpr int kMaxDepth = 64;
-  bool Enter() {
-    if (++depth_ <= kMaxDepth) return true;
-    problem_ = StrCat("is nested more than ", kMaxDepth, " deep");
-    return false;
-  }
-  bool Leave() {
-    --depth_;
-    return true;
-  }
-  int depth_ = 0;
-  std::string problem_;
-};
-
 }  // namespace
 
 absl::StatusOr<nlohmann::json> JsonReader::Parse(const std::string& text,
                                                  std::string_view file) {
-  SyntaxCheck check;
-  if (!nlohmann::json::sax_parse(text, &check)) {
-    return FileError(file, check.problem());
+  JsonTreeBuilder builder;
+  if (!nlohmann::json::sax_parse(text, &builder)) {
+    return FileError(file, builder.problem());
   }
-  nlohmann::json parsed =
-      nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded()) return FileError(file, "is not valid JSON");
-  return parsed;
+  return builder.Take();
+}
+
+bool JsonTreeBuilder::Put(nlohmann::json value) {
+  Place() = std::move(value);
+  return true;
+}
+
+nlohmann::json& JsonTreeBuilder::Place() {
+  if (open_.empty()) return root_;
+  nlohmann::json& parent = *open_.back();
+  if (parent.is_object()) return parent[key_];
+  return parent.emplace_back();
+}
+
+bool JsonTreeBuilder::Open(nlohmann::json empty) {
+  if (!Enter()) return false;
+  nlohmann::json& place = Place();
+  place = std::move(empty);
+  open_.push_back(&place);
+  return true;
+}
+
+bool JsonTreeBuilder::Close() {
+  --depth_;
+  open_.pop_back();
+  return true;
+}
+
+bool JsonTreeBuilder::Enter() {
+  constexpr int kMaxDepth = 64;  // values nest 8 deep in the files that exist
+  if (++depth_ <= kMaxDepth) return true;
+  return Fail(StrCat("is nested more than ", kMaxDepth, " deep"));
+}
+
+bool JsonTreeBuilder::parse_error(size_t offset, const std::string&,
+                                  const nlohmann::json::exception&) {
+  return Fail(StrCat("is not valid JSON at offset ", offset));
 }
 
 absl::Status JsonReader::Error(std::string_view what) const {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -50,6 +51,67 @@ class JsonReader {
   const nlohmann::json* value_;
   std::string_view file_;
   std::string path_;
+};
+
+// Builds the tree of a file while it is parsed (nlohmann::json::sax_parse);
+// whoever wants to keep large parts out of the tree derives from it. Bounds the
+// depth.
+class JsonTreeBuilder : public nlohmann::json::json_sax_t {
+ public:
+  bool null() override { return Value(nullptr); }
+  bool boolean(bool value) override { return Value(value); }
+  bool number_integer(number_integer_t value) override { return Value(value); }
+  bool number_unsigned(number_unsigned_t value) override {
+    return Value(value);
+  }
+  bool number_float(number_float_t value, const string_t&) override {
+    return Value(value);
+  }
+  bool string(string_t& value) override { return Value(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+  bool key(string_t& value) override {
+    key_ = std::move(value);
+    return true;
+  }
+  bool start_object(size_t) override { return Open(nlohmann::json::object()); }
+  bool start_array(size_t) override { return Open(nlohmann::json::array()); }
+  bool end_object() override { return Close(); }
+  bool end_array() override { return Close(); }
+  bool parse_error(size_t offset, const std::string&,
+                   const nlohmann::json::exception&) override;
+
+  // Why parsing stopped.
+  const std::string& problem() const { return problem_; }
+  // The tree, after all is parsed.
+  nlohmann::json Take() { return std::move(root_); }
+
+ protected:
+  // Every value that is neither object nor array.
+  virtual bool Value(nlohmann::json value) { return Put(std::move(value)); }
+
+  bool Put(nlohmann::json value);
+  bool Open(nlohmann::json empty);
+  bool Close();
+  // Counts one level more; false (and a problem) where it is one too many.
+  bool Enter();
+  void Leave() { --depth_; }
+  bool Fail(std::string problem) {
+    problem_ = std::move(problem);
+    return false;
+  }
+
+  // Of the member that comes next.
+  const std::string& member() const { return key_; }
+  size_t open_count() const { return open_.size(); }
+
+ private:
+  nlohmann::json& Place();
+
+  nlohmann::json root_;
+  std::vector<nlohmann::json*> open_;
+  std::string key_;
+  int depth_ = 0;
+  std::string problem_;
 };
 
 }  // namespace caravan::text

@@ -13,6 +13,7 @@
 #include "common/strings.h"
 #include "common/text/json_reader.h"
 #include "common/text/model_files.h"
+#include "common/text/piece_table.h"
 #include "common/text/pre_tokenizer.h"
 #include "common/text/utf8.h"
 
@@ -34,10 +35,125 @@ uint32_t AlphabetOf(int byte) {
   return 0x100 + others;
 }
 
+// The two parts of the file that have most of its entries.
+struct LargeParts {
+  struct Merge {
+    std::string text;                      // "left right"
+    size_t left_size = std::string::npos;  // npos: not a pair of pieces
+  };
+  std::vector<std::pair<std::string, nlohmann::json>> vocab;
+  std::vector<Merge> merges;
+};
+
+// Keeps model.vocab and model.merges out of the tree, where they are empty.
+class FileReader final : public JsonTreeBuilder {
+ public:
+  explicit FileReader(LargeParts* parts) : parts_(*parts) {}
+
+  bool key(string_t& value) override {
+    if (part_ == Part::kNone) return JsonTreeBuilder::key(value);
+    if (inside_ == 1) name_ = std::move(value);
+    return true;
+  }
+  bool start_object(size_t size) override {
+    if (part_ != Part::kNone) return Inner(/*may_be_pair=*/false);
+    if (IsPart("vocab")) return BeginPart(Part::kVocab, json::object());
+    const bool model = open_count() == 1 && member() == "model";
+    in_model_ = in_model_ || model;
+    return JsonTreeBuilder::start_object(size);
+  }
+  bool start_array(size_t size) override {
+    if (part_ != Part::kNone) return Inner(/*may_be_pair=*/inside_ == 1);
+    if (IsPart("merges")) return BeginPart(Part::kMerges, json::array());
+    return JsonTreeBuilder::start_array(size);
+  }
+  bool end_object() override { return End(); }
+  bool end_array() override { return End(); }
+
+ private:
+  using json = nlohmann::json;
+  static constexpr int kNeverPair = 3;
+  enum class Part : uint8_t { kNone, kVocab, kMerges };
+
+  bool IsPart(std::string_view name) const {
+    return in_model_ && open_count() == 2 && member() == name;
+  }
+  bool BeginPart(Part part, json empty) {
+    part_ = part;
+    inside_ = 1;
+    return Put(std::move(empty)) && Enter();
+  }
+  // An object or array among the entries of a part.
+  bool Inner(bool may_be_pair) {
+    if (inside_ == 1 && !AddEntry(json::array())) return false;
+    pieces_ = may_be_pair ? 0 : kNeverPair;
+    ++inside_;
+    return Enter();
+  }
+  bool End() {
+    if (part_ == Part::kNone) {
+      if (open_count() == 2) in_model_ = false;
+      return Close();
+    }
+    Leave();
+    if (--inside_ == 0) part_ = Part::kNone;
+    if (inside_ == 1 && part_ == Part::kMerges && pieces_ != 2) {
+      parts_.merges.back().left_size = std::string::npos;
+    }
+    return true;
+  }
+  bool Value(json value) override {
+    if (part_ == Part::kNone) return Put(std::move(value));
+    if (inside_ == 1) return AddEntry(std::move(value));
+    if (part_ == Part::kMerges) AddHalf(inside_ == 2, value);
+    return true;
+  }
+
+  bool AddEntry(json value) {
+    if (part_ == Part::kVocab) {
+      if (parts_.vocab.size() > size_t{kMaxVocabularySize}) {
+        return Fail(
+            StrCat("vocab has more than ", kMaxVocabularySize, " entries"));
+      }
+      parts_.vocab.emplace_back(std::move(name_), std::move(value));
+      return true;
+    }
+    if (parts_.merges.size() >= kMaxMerges) {
+      return Fail(StrCat("merges must have at most ", kMaxMerges, " entries"));
+    }
+    LargeParts::Merge& merge = parts_.merges.emplace_back();
+    if (value.is_string()) {
+      merge.text = std::move(value.get_ref<std::string&>());
+      merge.left_size = merge.text.find(' ');
+    }
+    return true;
+  }
+
+  // One element of ["left", "right"].
+  void AddHalf(bool direct, const json& value) {
+    LargeParts::Merge& merge = parts_.merges.back();
+    if (!direct || !value.is_string()) pieces_ = kNeverPair;
+    if (++pieces_ > 2) return;
+    if (pieces_ == 2) {
+      merge.left_size = merge.text.size();
+      merge.text += ' ';
+    }
+    merge.text += value.get_ref<const std::string&>();
+  }
+
+  LargeParts& parts_;
+  Part part_ = Part::kNone;
+  int inside_ = 0;  // levels, of the part
+  bool in_model_ = false;
+  std::string name_;  // of the entry of vocab that comes next
+  int pieces_ = 0;    // of the merge that is read
+};
+
 // Parses the whole file; one member function for each section.
 class Parser {
  public:
-  explicit Parser(JsonReader root) : root_(std::move(root)) {}
+  Parser(JsonReader root, LargeParts parts)
+      : root_(std::move(root)), parts_(std::move(parts)) {}
 
   absl::StatusOr<TokenizerModel> Parse() {
     CARAVAN_RETURN_IF_ERROR(ParsePreTokenizer());
@@ -190,9 +306,8 @@ class Parser {
   absl::Status ParseVocabulary(const JsonReader& bpe) {
     CARAVAN_ASSIGN_OR_RETURN(const JsonReader vocab, bpe.Get("vocab"));
     if (!vocab.value().is_object()) return vocab.Error("must be an object");
-    const size_t count = vocab.value().size();
-    ids_.reserve(count);
-    for (const auto& [piece, id] : vocab.value().items()) {
+    ids_.Reserve(parts_.vocab.size());
+    for (const auto& [piece, id] : parts_.vocab) {
       const JsonReader entry(id, "", "");
       const absl::StatusOr<int64_t> number =
           entry.Integer(0, kMaxVocabularySize - 1);
@@ -214,13 +329,16 @@ class Parser {
                                 " bytes; at most ", kMaxPieceBytes,
                                 " are allowed"));
     }
+    if (ids_.Find(piece) >= 0) {
+      return vocab.Error(StrCat("repeats the piece \"", piece, "\""));
+    }
     GrowTo(id, &model_);
     TokenEntry& entry = model_.vocabulary.tokens[id];
     if (entry.kind != TokenKind::kUnused) {
       return vocab.Error(StrCat("gives id ", id, " to two pieces"));
     }
     entry.kind = TokenKind::kNormal;
-    ids_[piece] = id;
+    ids_.Add(piece, id);
     if (model_.merging.bytes_are_symbols) {
       const std::optional<std::string> bytes = FromByteAlphabet(piece);
       entry.bytes = bytes.value_or(piece);
@@ -253,60 +371,45 @@ class Parser {
     CARAVAN_ASSIGN_OR_RETURN(const std::string unknown,
                              bpe.StringOr("unk_token", ""));
     if (unknown.empty()) return absl::OkStatus();
-    const auto it = ids_.find(unknown);
-    if (it == ids_.end()) {
+    const TokenId id = ids_.Find(unknown);
+    if (id < 0) {
       return bpe.Error(StrCat("unk_token \"", unknown, "\" is not in vocab"));
     }
-    model_.merging.unknown_id = it->second;
+    model_.merging.unknown_id = id;
     return absl::OkStatus();
   }
 
   absl::Status ParseMerges(const JsonReader& bpe) {
     CARAVAN_ASSIGN_OR_RETURN(const JsonReader merges, bpe.Get("merges"));
     if (!merges.value().is_array()) return merges.Error("must be an array");
-    if (merges.value().size() > kMaxMerges) {
-      return merges.Error(StrCat("must have at most ", kMaxMerges,
-                                 " entries; got ", merges.value().size()));
-    }
-    model_.merging.pairs.reserve(merges.value().size());
+    model_.merging.pairs.reserve(parts_.merges.size());
     uint32_t rank = 0;
-    for (const nlohmann::json& entry : merges.value()) {
-      CARAVAN_RETURN_IF_ERROR(AddMerge(merges, entry, rank));
+    for (const LargeParts::Merge& merge : parts_.merges) {
+      CARAVAN_RETURN_IF_ERROR(AddMerge(merges, merge, rank));
       ++rank;
     }
     return absl::OkStatus();
   }
 
-  // "left right", or ["left", "right"].
-  absl::Status AddMerge(const JsonReader& merges, const nlohmann::json& entry,
-                        uint32_t rank) {
-    const std::string where = StrCat("[", rank, "]");
-    std::string_view left;
-    std::string_view right;
-    if (entry.is_string()) {
-      const std::string_view text = entry.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      if (space != std::string_view::npos) {
-        left = text.substr(0, space);
-        right = text.substr(space + 1);
-      }
-    } else if (entry.is_array() && entry.size() == 2 && entry[0].is_string() &&
-               entry[1].is_string()) {
-      left = entry[0].get_ref<const std::string&>();
-      right = entry[1].get_ref<const std::string&>();
+  absl::Status AddMerge(const JsonReader& merges,
+                        const LargeParts::Merge& merge, uint32_t rank) {
+    const auto where = [&] { return StrCat("[", rank, "]"); };
+    const std::string_view text = merge.text;
+    if (merge.left_size == std::string::npos || merge.left_size == 0 ||
+        merge.left_size + 1 == text.size()) {
+      return merges.Error(StrCat(where(), " must be a pair of pieces"));
     }
-    if (left.empty() || right.empty()) {
-      return merges.Error(StrCat(where, " must be a pair of pieces"));
-    }
-    const auto l = ids_.find(ToAbsl(left));
-    const auto r = ids_.find(ToAbsl(right));
-    const auto result = ids_.find(StrCat(left, right));
-    if (l == ids_.end() || r == ids_.end() || result == ids_.end()) {
+    const std::string_view left = text.substr(0, merge.left_size);
+    const std::string_view right = text.substr(merge.left_size + 1);
+    const TokenId l = ids_.Find(left);
+    const TokenId r = ids_.Find(right);
+    joined_.assign(left).append(right);
+    const TokenId result = ids_.Find(joined_);
+    if (l < 0 || r < 0 || result < 0) {
       return merges.Error(
-          StrCat(where, " names or makes a piece that is not in vocab"));
+          StrCat(where(), " names or makes a piece that is not in vocab"));
     }
-    model_.merging.pairs.push_back(
-        {l->second, r->second, result->second, rank});
+    model_.merging.pairs.push_back({l, r, result, rank});
     return absl::OkStatus();
   }
 
@@ -490,7 +593,9 @@ class Parser {
 
   JsonReader root_;
   TokenizerModel model_;
-  absl::flat_hash_map<std::string, TokenId> ids_;  // of vocab
+  LargeParts parts_;
+  PieceTable ids_;      // of vocab
+  std::string joined_;  // of a merge
 };
 
 }  // namespace
@@ -518,9 +623,13 @@ std::optional<std::string> FromByteAlphabet(std::string_view piece) {
 
 absl::StatusOr<TokenizerModel> ParseTokenizerJson(const std::string& content,
                                                   std::string_view file) {
-  CARAVAN_ASSIGN_OR_RETURN(const nlohmann::json parsed,
-                           JsonReader::Parse(content, file));
-  return Parser(JsonReader(parsed, file)).Parse();
+  LargeParts parts;
+  FileReader reader(&parts);
+  if (!nlohmann::json::sax_parse(content, &reader)) {
+    return FileError(file, reader.problem());
+  }
+  const nlohmann::json tree = reader.Take();
+  return Parser(JsonReader(tree, file), std::move(parts)).Parse();
 }
 
 }  // namespace caravan::text

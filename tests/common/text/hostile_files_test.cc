@@ -79,6 +79,18 @@ TEST(HostileTokenizerJson, EveryWrongPartIsNamed) {
       },
       "merges [0]");
   refused([](json& f) { f["model"]["merges"] = "a b"; }, "merges");
+  refused([](json& f) { f["model"]["vocab"] = json::array({"a"}); }, "vocab");
+  refused([](json& f) { f["model"]["vocab"]["q"] = json::array({1}); }, "q");
+  for (const char* const entry :
+       {R"({"x": "a", "y": "b"})", R"([["a"], "b"])", R"(["a", "b", []])",
+        R"(["a", "b", "c"])", R"(["", "b"])", R"(["a", ""])", R"(["a", {}])",
+        "7", "null", R"("a ")", R"(" b")"}) {
+    refused(
+        [&](json& f) {
+          f["model"]["merges"] = json::array({json::parse(entry)});
+        },
+        "merges [0]");
+  }
   refused([](json& f) { f["model"]["dropout"] = 0.1; }, "dropout");
   refused([](json& f) { f["model"]["unk_token"] = "<u>"; }, "<u>");
   refused([](json& f) { f["normalizer"] = {{"type", "NFKC"}}; }, "NFKC");
@@ -101,6 +113,21 @@ TEST(HostileTokenizerJson, EveryWrongPartIsNamed) {
   refused([](json& f) { f["added_tokens"][0]["id"] = 1 << 30; }, "id");
   refused([](json& f) { f["added_tokens"][0]["content"] = ""; }, "content");
   refused([](json& f) { f["added_tokens"] = 7; }, "added_tokens");
+}
+
+TEST(HostileTokenizerJson, MergesMayBeStringsOrPairs) {
+  json file = SmallTokenizerJson();
+  file["model"]["merges"] = json::array({json::array({"a", "b"})});
+  EXPECT_OK(LoadStatus({{"tokenizer.json", file.dump()}}));
+}
+
+TEST(HostileTokenizerJson, RepeatedPiecesAreRefused) {
+  std::string text = SmallTokenizerJson().dump();
+  const size_t vocab = text.find(R"("vocab":{)");
+  ASSERT_NE(vocab, std::string::npos);
+  text.insert(vocab + 9, R"("ab":5000,)");
+  EXPECT_THAT(LoadStatus({{"tokenizer.json", text}}),
+              HasReason(Reason::kModelFileInvalid, HasSubstr("repeats")));
 }
 
 TEST(HostileTokenizerJson, TornAndDeepFilesAreRefused) {
