@@ -126,6 +126,7 @@ absl::Status BpeTokenizer::Prepare() {
   cut_at_spaces_ = MergesStopAtSpaces();
   PrepareNeighbours();
   PrepareWholePieces();
+  if (model_.merging.bytes_are_symbols) PrepareFormedCharacters();
   // Only the tables made from them are needed from here on.
   model_.pieces = {};
   model_.merging.pairs = {};
@@ -204,6 +205,40 @@ void BpeTokenizer::PrepareNeighbours() {
       neighbours_.Add(symbols[i - 1], symbols[i]);
     }
   }
+}
+
+// With formed characters merging may begin with a character or with its bytes,
+// at either side of a border.
+void BpeTokenizer::PrepareFormedCharacters() {
+  formed_.emplace(model_.pieces, model_.merging.pairs, merges_, byte_ids_);
+  for (const std::string& piece : model_.pieces) {
+    for (size_t i = 1; i < piece.size(); ++i) AddFormedNeighbours(piece, i);
+  }
+}
+
+// The border at `at` of a piece, where characters meet.
+void BpeTokenizer::AddFormedNeighbours(std::string_view piece, size_t at) {
+  const auto is_continuation = [&](size_t i) {
+    return (piece[i] & 0xC0) == 0x80;
+  };
+  if (is_continuation(at)) return;
+  const auto symbol_of = [&](size_t begin, size_t end) {
+    const Utf8Char c = DecodeUtf8(piece.substr(begin, end - begin));
+    const bool whole = c.kind == Utf8Char::Kind::kValid &&
+                       begin + static_cast<size_t>(c.size) == end;
+    return whole ? formed_->SymbolOf(c.code_point) : kNoToken;
+  };
+  const size_t begin = LastCharacter(piece, at);
+  const size_t end =
+      std::min(piece.size(), at + static_cast<size_t>(Utf8Size(piece[at])));
+  const auto byte = [&](size_t i) {
+    return byte_ids_[static_cast<unsigned char>(piece[i])];
+  };
+  const TokenId left = symbol_of(begin, at);
+  const TokenId right = symbol_of(at, end);
+  if (left >= 0) neighbours_.Add(left, byte(at));
+  if (right >= 0) neighbours_.Add(byte(at - 1), right);
+  if (left >= 0 && right >= 0) neighbours_.Add(left, right);
 }
 
 void BpeTokenizer::PrepareWholePieces() {
@@ -507,6 +542,7 @@ void BpeTokenizer::AppendSymbols(std::string_view piece,
                                  std::vector<TokenId>* symbols) const {
   symbols->reserve(piece.size());
   if (model_.merging.bytes_are_symbols) {
+    if (formed_) return formed_->AppendSymbols(piece, byte_ids_, symbols);
     for (const char c : piece) {
       symbols->push_back(byte_ids_[static_cast<unsigned char>(c)]);
     }

@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/text/added_tokens.h"
+#include "common/text/formed_characters.h"
 #include "common/text/merge_table.h"
 #include "common/text/piece_table.h"
 #include "common/text/pre_tokenizer.h"
@@ -60,6 +61,8 @@ class BpeTokenizer final : public Tokenizer {
   void PreparePieces();
   void PrepareNames();
   void PrepareNeighbours();
+  void PrepareFormedCharacters();
+  void AddFormedNeighbours(std::string_view piece, size_t at);
   void PrepareWholePieces();
   TokenId SymbolOf(uint32_t code_point) const;
   bool MergesStopAtSpaces() const;
@@ -124,7 +127,8 @@ class BpeTokenizer final : public Tokenizer {
   // there is none.
   std::vector<TokenId> low_characters_;
   absl::flat_hash_map<uint32_t, TokenId> characters_;
-  bool has_all_byte_tokens_ = false;  // for fallback
+  bool has_all_byte_tokens_ = false;        // for fallback
+  std::optional<FormedCharacters> formed_;  // where bytes are symbols
   // Pairs of first symbols that stand side by side in some piece. No merge
   // crosses any other border, so text falls apart there.
   PairFilter neighbours_;

@@ -46,6 +46,9 @@ absl::StatusOr<std::vector<MergePair>> PairsOfPieces(
 // KiB: it stays in the second-level cache where a table of all pairs does not.
 class PairFilter {
  public:
+  explicit PairFilter(int log2_bits = 21)
+      : shift_(64 - log2_bits), bits_((size_t{1} << log2_bits) / 64) {}
+
   void Add(TokenId left, TokenId right) {
     const uint64_t bit = BitOf(left, right);
     bits_[bit / 64] |= uint64_t{1} << bit % 64;
@@ -56,15 +59,14 @@ class PairFilter {
   }
 
  private:
-  static constexpr int kLog2Bits = 21;
-  static uint64_t BitOf(TokenId left, TokenId right) {
+  uint64_t BitOf(TokenId left, TokenId right) const {
     const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(left))
                              << 32 |
                          static_cast<uint32_t>(right);
-    return (key * 0xD6E8FEB86659FD93) >> (64 - kLog2Bits);
+    return (key * 0xD6E8FEB86659FD93) >> shift_;
   }
-  std::vector<uint64_t> bits_ =
-      std::vector<uint64_t>((size_t{1} << kLog2Bits) / 64);
+  int shift_;
+  std::vector<uint64_t> bits_;
 };
 
 // Memory that merging uses again. Of one call.

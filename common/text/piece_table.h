@@ -82,13 +82,17 @@ class PieceTable {
     size_t slots = 16;
     while (slots < 2 * count) slots *= 2;
     slots_.assign(slots, Slot());
+    filter_.assign((size_t{1} << kLog2FilterBits) / 64, 0);
   }
 
   // The first id of a piece counts. Not empty; at most Reserve's count.
   void Add(std::string_view piece, TokenId id) {
     const PieceKey key(piece);
-    Slot& slot = slots_[Place(key, piece)];
+    const uint64_t hash = key.Hash();
+    Slot& slot = slots_[Place(key, hash, piece)];
     if (slot.id != kNone) return;
+    const uint64_t bit = hash >> (64 - kLog2FilterBits);
+    filter_[bit / 64] |= uint64_t{1} << bit % 64;
     slot = {key.low, key.high, key.size, id, 0};
     if (key.is_inline()) return;
     slot.offset = static_cast<uint32_t>(long_pieces_.size());
@@ -98,11 +102,17 @@ class PieceTable {
   // The id, or a negative number.
   TokenId Find(std::string_view piece) const {
     if (slots_.empty() || piece.empty()) return kNone;
-    return slots_[Place(PieceKey(piece), piece)].id;
+    const PieceKey key(piece);
+    const uint64_t hash = key.Hash();
+    const uint64_t bit = hash >> (64 - kLog2FilterBits);
+    if ((filter_[bit / 64] >> bit % 64 & 1) == 0) return kNone;
+    return slots_[Place(key, hash, piece)].id;
   }
 
  private:
   static constexpr TokenId kNone = -1;
+  // 128 KiB, which answer for most of what is no piece.
+  static constexpr int kLog2FilterBits = 20;
   struct Slot {
     uint64_t low = 0;
     uint64_t high = 0;
@@ -112,9 +122,10 @@ class PieceTable {
   };
 
   // Where the piece is, or would be.
-  size_t Place(const PieceKey& key, std::string_view piece) const {
+  size_t Place(const PieceKey& key, uint64_t hash,
+               std::string_view piece) const {
     const size_t mask = slots_.size() - 1;
-    for (size_t i = key.Hash() & mask;; i = (i + 1) & mask) {
+    for (size_t i = hash & mask;; i = (i + 1) & mask) {
       const Slot& slot = slots_[i];
       if (slot.id == kNone) return i;
       if (slot.low != key.low || slot.high != key.high ||
@@ -128,6 +139,7 @@ class PieceTable {
   }
 
   std::vector<Slot> slots_;  // a power of two
+  std::vector<uint64_t> filter_;
   std::string long_pieces_;
 };
 

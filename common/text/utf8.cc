@@ -25,6 +25,15 @@ size_t AsciiPrefix(std::string_view bytes) {
   return size;
 }
 
+// A character of U+1000 to U+CFFF or U+E000 to U+FFFF, where all second bytes
+// are allowed.
+bool IsPlainThreeByte(std::string_view bytes) {
+  if (bytes.size() < 3) return false;
+  const auto lead = static_cast<uint8_t>(bytes[0]);
+  return lead > 0xE0 && lead < 0xF0 && lead != 0xED &&
+         (bytes[1] & 0xC0) == 0x80 && (bytes[2] & 0xC0) == 0x80;
+}
+
 Lead LeadOf(uint8_t byte) {
   if (byte < 0x80) return {1, 0, 0};
   if (byte < 0xC2) return {0, 0, 0};
@@ -63,8 +72,14 @@ Utf8Char DecodeUtf8(std::string_view bytes) {
 std::optional<size_t> FirstInvalidUtf8(std::string_view bytes) {
   size_t offset = 0;
   while (offset < bytes.size()) {
-    offset += AsciiPrefix(bytes.substr(offset));
-    if (offset == bytes.size()) break;
+    if (static_cast<uint8_t>(bytes[offset]) < 0x80) {
+      offset += std::max<size_t>(1, AsciiPrefix(bytes.substr(offset)));
+      continue;
+    }
+    if (IsPlainThreeByte(bytes.substr(offset))) {
+      offset += 3;
+      continue;
+    }
     const Utf8Char c = DecodeUtf8(bytes.substr(offset));
     if (c.kind != Utf8Char::Kind::kValid) return offset;
     offset += c.size;
