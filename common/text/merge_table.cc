@@ -285,11 +285,21 @@ absl::StatusOr<std::vector<MergePair>> PairsOfPieces(
     }
     AddPairsOf(piece, symbols, bytes_are_symbols, &pairs);
   }
-  std::sort(pairs.begin(), pairs.end(),
-            [](const MergePair& a, const MergePair& b) {
-              return std::tie(a.rank, a.left, a.right) <
-                     std::tie(b.rank, b.left, b.right);
-            });
+  const auto earlier = [](const MergePair& a, const MergePair& b) {
+    return std::tie(a.rank, a.left, a.right) <
+           std::tie(b.rank, b.left, b.right);
+  };
+  // Pieces mostly come by rank: then only the pairs of one piece need sorting.
+  for (auto begin = pairs.begin(); begin != pairs.end();) {
+    const auto end = std::find_if(begin, pairs.end(), [&](const MergePair& p) {
+      return p.rank != begin->rank;
+    });
+    std::sort(begin, end, earlier);
+    begin = end;
+  }
+  if (!std::is_sorted(pairs.begin(), pairs.end(), earlier)) {
+    std::sort(pairs.begin(), pairs.end(), earlier);
+  }
   return pairs;
 }
 

@@ -61,20 +61,20 @@ absl::Status ReadRanks(std::string_view content, std::string_view file,
     const std::string_view line = TakeLine(&content);
     if (line.empty()) continue;
     const std::optional<RankLine> parsed = ParseLine(line);
-    const std::string where = StrCat("line ", line_number);
-    if (!parsed) return FileError(file, StrCat(where, " is no rank"));
+    const auto where = [&] { return StrCat("line ", line_number); };
+    if (!parsed) return FileError(file, StrCat(where(), " is no rank"));
     if (parsed->rank >= kMaxVocabularySize - kSpecialTokenCount) {
-      return FileError(
-          file, StrCat(where, " has rank ", parsed->rank, ", above the limit"));
+      return FileError(file, StrCat(where(), " has rank ", parsed->rank,
+                                    ", above the limit"));
     }
     if (parsed->bytes.size() > kMaxPieceBytes) {
       return FileError(
-          file, StrCat(where, " has ", parsed->bytes.size(), " bytes; at most ",
-                       kMaxPieceBytes, " are allowed"));
+          file, StrCat(where(), " has ", parsed->bytes.size(),
+                       " bytes; at most ", kMaxPieceBytes, " are allowed"));
     }
     GrowTo(parsed->rank, model);
     if (!model->pieces[parsed->rank].empty()) {
-      return FileError(file, StrCat(where, " repeats rank ", parsed->rank));
+      return FileError(file, StrCat(where(), " repeats rank ", parsed->rank));
     }
     model->pieces[parsed->rank] = parsed->bytes;
     model->vocabulary.tokens[parsed->rank] = {parsed->bytes,
@@ -93,6 +93,8 @@ absl::Status ReadRanks(std::string_view content, std::string_view file,
 absl::Status SetPairs(std::string_view file, TokenizerModel* model) {
   absl::flat_hash_map<std::string, TokenId> symbols;
   std::vector<RankedPiece> ranked;
+  symbols.reserve(model->pieces.size());
+  ranked.reserve(model->pieces.size());
   for (TokenId id = 0; id < model->vocabulary.size(); ++id) {
     const std::string& piece = model->pieces[id];
     if (!symbols.try_emplace(piece, id).second) {

@@ -31,6 +31,7 @@ class Listing {
     for (const TokenId id : ids) Add(static_cast<uint32_t>(id));
   }
   std::string Finish() {
+    Flush();
     std::string digest(32, '\0');
     EVP_DigestFinal_ex(context_.get(),
                        reinterpret_cast<unsigned char*>(digest.data()),
@@ -43,8 +44,15 @@ class Listing {
     void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
   };
   void Bytes(const void* data, size_t size) {
-    EVP_DigestUpdate(context_.get(), data, size);
+    pending_.append(static_cast<const char*>(data), size);
+    if (pending_.size() >= kPendingBytes) Flush();
   }
+  void Flush() {
+    EVP_DigestUpdate(context_.get(), pending_.data(), pending_.size());
+    pending_.clear();
+  }
+  static constexpr size_t kPendingBytes = 1 << 14;  // a call costs more
+  std::string pending_;
   std::unique_ptr<EVP_MD_CTX, Free> context_;
 };
 
