@@ -75,7 +75,9 @@ DType PlannedDType(const ModelConfig& config) {
 
 ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens) {
   return {max_step_tokens, config.hidden_size,
-          int64_t{config.heads + 2 * config.kv_heads} * config.head_dim};
+          int64_t{config.heads + 2 * config.kv_heads} * config.head_dim,
+          std::max<int64_t>({config.hidden_size, config.intermediate_size,
+                             int64_t{config.heads} * config.head_dim})};
 }
 
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {

@@ -43,6 +43,7 @@ struct ScratchSpec {
   int32_t max_tokens = 0;  // of a step
   int64_t hidden = 0;      // D
   int64_t qkv_rows = 0;    // (H + 2 G) d
+  int64_t widest = 0;      // the most columns of a layer's matrix
 };
 
 // Types of a class of numerics beside the weights'.

@@ -53,6 +53,26 @@ inline float Exp(float x) {
 // x / (1 + e^-x).
 inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
+// A subnormal as zero of its sign.
+inline float Flush(float x) {
+  return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x;
+}
+
+// fma(a, b, c) of bf16 numbers a and b: subnormal inputs and results are zero,
+// a result counting as subnormal when it is below 2^-126 after rounding to 24
+// bits. What the processors' dot products of bf16 do twice per pair.
+inline float FlushingFma(float a, float b, float c) {
+  a = Flush(a);
+  b = Flush(b);
+  c = Flush(c);
+  const float rounded = std::fma(a, b, c);
+  if (!(std::fabs(rounded) <= 0x1p-126f)) return rounded;
+  // The product has 16 bits and the sum is near 2^-126: exact in double.
+  const double exact = static_cast<double>(a) * b + c;
+  constexpr double kLimit = 0x1p-126 - 0x1p-151;
+  return std::fabs(exact) < kLimit ? std::copysign(0.0f, rounded) : rounded;
+}
+
 // e^x in double: Taylor to x^13 on |r| <= ln(2)/2 (remainder below 2^-56).
 // Below -700: 0; above 700: infinity.
 inline double Exp64(double x) {

@@ -10,6 +10,15 @@
 //   MatMul     y[t, r] = Tree8(segments), a segment being the chain over its k
 //              of x[t, k] * W[r, k]. Segments: SegmentBorders(); one segment
 //              is just its chain. Then + bias[r] where there is one.
+//   BfChain    what segments are instead where activations are bf16 and W is
+//              of bf16 throughout: x is rounded to bf16 (nearest, ties to
+//              even), and each pair of k, begun anew with the segment, gives
+//              acc = ffma(W[r, k + 1], x[t, k + 1], acc), then
+//              acc = ffma(W[r, k], x[t, k], acc); an odd last k has a zero
+//              beside it. ffma is an fma that takes subnormal inputs as zero
+//              and makes subnormal results zero (FlushingFma): what VDPBF16PS
+//              does. Tree8 then makes subnormal sums zero too. Weights of
+//              other types meet fp32 activations.
 //   Tree8      ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)); an empty
 //              segment is +0.
 //   Lanes16    l[j] = chain (or sum) over i with i mod 16 == j; then
@@ -30,6 +39,8 @@
 //              M' = max(M, m), a = Exp(M - M'), b = Exp(m - M'),
 //              L = fma(L, a, l * b), O[i] = fma(O[i], a, o[i] * b).
 //              out[i] = O[i] / L.
+//              Keys and values are rounded to the cache's type when they are
+//              stored, and widened when they are read, which loses nothing.
 //   Logprob    of the raw logits, in segments of 4,096 ids merged ascending as
 //              splits are (L only); segment sums are Lanes16 (lane = id mod
 //              16). logprob = (x - M) - Log(L).

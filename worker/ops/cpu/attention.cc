@@ -141,18 +141,23 @@ void Attention::RunSplit(const AttendArgs& args, const Task& task,
     lists.keys[b] = kv.Keys(args.layer, block, task.kv_head);
     lists.values[b] = kv.Values(args.layer, block, task.kv_head);
   }
-  kernels_.attend_split({.keys = lists.keys.data(),
-                         .values = lists.values.data(),
-                         .value_stride = kv.value_stride(),
-                         .head_dim = args.head_dim,
-                         .scale = ScaleOf(args),
-                         .rows = rows - skipped,
-                         .q = lists.q.data() + skipped,
-                         .limits = lists.limits.data() + skipped,
-                         .first = first,
-                         .max = lists.max.data() + skipped,
-                         .sum = lists.sum.data() + skipped,
-                         .out = lists.out.data() + skipped});
+  const auto attend_split =
+      kv.dtype() == DType::kFp32
+          ? kernels_.attend_split_fp32
+          : (kv.dtype() == DType::kBf16 ? kernels_.attend_split_bf16
+                                        : kernels_.attend_split_fp16);
+  attend_split({.keys = lists.keys.data(),
+                .values = lists.values.data(),
+                .value_stride = kv.value_stride(),
+                .head_dim = args.head_dim,
+                .scale = ScaleOf(args),
+                .rows = rows - skipped,
+                .q = lists.q.data() + skipped,
+                .limits = lists.limits.data() + skipped,
+                .first = first,
+                .max = lists.max.data() + skipped,
+                .sum = lists.sum.data() + skipped,
+                .out = lists.out.data() + skipped});
 }
 
 float* Attention::Partial(const AttendArgs& args, const Task& task,

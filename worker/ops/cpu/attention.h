@@ -40,8 +40,8 @@ class Attention {
     std::vector<int32_t> limits;
     std::vector<float> max;
     std::vector<float> sum;
-    std::vector<const float*> keys;
-    std::vector<const float*> values;
+    std::vector<const void*> keys;
+    std::vector<const void*> values;
   };
 
   void MakeTasks(const AttendArgs& args);

@@ -36,6 +36,8 @@ constexpr int64_t kRedundantRows = 2;
 
 const KernelTable* KernelsFor(CpuIsa isa) {
   switch (isa) {
+    case CpuIsa::kAvx512Bf16:
+      return cpu::Avx512Bf16Kernels();
     case CpuIsa::kAvx512:
       return cpu::Avx512Kernels();
     case CpuIsa::kAvx2:
@@ -58,6 +60,7 @@ class Scratch {
     return absl::OkStatus();
   }
   float* data() { return buffer_.As<float>(); }
+  uint32_t* words() { return buffer_.As<uint32_t>(); }
   static size_t Bytes(size_t floats) {
     return Buffer::AllocatedBytes(floats * sizeof(float));
   }
@@ -71,14 +74,16 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(const CpuOptions& options, const KernelTable& kernels,
              std::unique_ptr<ThreadTeam> team)
-      : kernels_(kernels),
+      : numerics_(options.numerics),
+        kernels_(kernels),
         team_(std::move(team)),
         attention_(kernels_, *team_),
         sampler_(kernels_, *team_) {}
 
   std::string NumericsClass(DType weights) const override {
-    return StrCat("cpu-", kernels_.name, "/w:", Name(weights),
-                  "/a:fp32/kv:fp32/v1");
+    return StrCat("cpu-", ProcessorName(), "/w:", Name(weights),
+                  "/a:", Name(numerics_.activations),
+                  "/kv:", Name(numerics_.kv), "/v1");
   }
 
   size_t PackedBytes(std::span<const RawMatrix> parts,
@@ -87,20 +92,21 @@ class CpuBackend final : public Backend {
         CpuMatrix::LayoutOf(parts, spec).total_bytes());
   }
   size_t KvBytes(const KvSpec& spec) const override {
-    return CpuKv::Bytes(spec);
+    return CpuKv::Bytes(spec, numerics_.kv);
   }
-  // Normalized rows, and the q, k, v of a step.
+  // Normalized rows, the q, k, v of a step, and rounded rows.
   size_t ScratchBytes(const ScratchSpec& spec) const override {
     return Scratch::Bytes(NormalizedFloats(spec.max_tokens, spec.hidden)) +
-           Scratch::Bytes(QkvFloats(spec));
+           Scratch::Bytes(QkvFloats(spec)) + Scratch::Bytes(RoundedWords(spec));
   }
   absl::Status ReserveScratch(const ScratchSpec& spec) override {
     CARAVAN_RETURN_IF_ERROR(
         normalized_.Reserve(NormalizedFloats(spec.max_tokens, spec.hidden)));
-    return qkv_.Reserve(QkvFloats(spec));
+    CARAVAN_RETURN_IF_ERROR(qkv_.Reserve(QkvFloats(spec)));
+    return rounded_.Reserve(RoundedWords(spec));
   }
   size_t scratch_bytes() const override {
-    return normalized_.bytes() + qkv_.bytes();
+    return normalized_.bytes() + qkv_.bytes() + rounded_.bytes();
   }
 
   bool CanEmbedFromHead() const override { return true; }
@@ -113,7 +119,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
       const KvSpec& spec) override {
     CARAVAN_RETURN_IF_ERROR(Check(spec));
-    return CpuKv::Create(spec);
+    return CpuKv::Create(spec, numerics_.kv);
   }
 
   absl::Status Embed(const EmbedArgs& args) override;
@@ -131,6 +137,7 @@ class CpuBackend final : public Backend {
   struct MatMul {
     const CpuMatrix* matrix = nullptr;
     View<const float> x = {};
+    const uint32_t* x_pairs = nullptr;  // (x.rows, pairs of k), where rounded
     Epilogue epilogue = Epilogue::kStore;
     const float* bias = nullptr;   // null: none
     const float* bias2 = nullptr;  // null: none
@@ -148,22 +155,47 @@ class CpuBackend final : public Backend {
     }
   };
 
+  // fp32 kernels are named by the instructions that they use.
+  const char* ProcessorName() const {
+    return numerics_.activations == DType::kFp32 ? kernels_.fp32_name
+                                                 : kernels_.name;
+  }
+  // Whether rows are rounded to bf16 before they meet this matrix.
+  bool Rounds(const CpuMatrix& matrix) const {
+    return numerics_.activations == DType::kBf16 &&
+           matrix.layout().dtype == DType::kBf16;
+  }
+  // Rows of scratch when each member may have rows of its own.
+  int64_t RowCopies(int64_t rows) const {
+    const int64_t copies = rows <= kRedundantRows ? team_->size() : 1;
+    return std::max(rows * copies, kRedundantRows * team_->size());
+  }
+  size_t RoundedWords(const ScratchSpec& spec) const {
+    if (numerics_.activations != DType::kBf16) return 0;
+    return static_cast<size_t>(RowCopies(spec.max_tokens)) *
+           static_cast<size_t>((spec.widest + 1) / 2 + kSegments);
+  }
   static size_t QkvFloats(const ScratchSpec& spec) {
     return static_cast<size_t>(spec.max_tokens * spec.qkv_rows);
   }
   size_t NormalizedFloats(int64_t rows, int64_t dim) const {
-    const int64_t copies = rows <= kRedundantRows ? team_->size() : 1;
-    return static_cast<size_t>(
-               std::max(rows * copies, kRedundantRows * team_->size())) *
-           static_cast<size_t>(dim);
+    return static_cast<size_t>(RowCopies(rows)) * static_cast<size_t>(dim);
   }
 
   // Sequence of calls: the caller's Prepare..., then in each member
   // Normalize and RunMatMul.
   absl::Status PrepareNorm(const Norm& norm);
-  void PrepareMatMul(const MatMul& mat_mul);
-  // The normalized rows, once all are there.
-  View<const float> Normalize(int member, const Norm& norm);
+  absl::Status PrepareMatMul(const MatMul& mat_mul, int64_t rows);
+  // Calls make(i) for the member's rows of `count`: all where they are few,
+  // else its share. Gives the index of row 0 among rows of scratch.
+  template <typename Make>
+  int64_t MakeRows(int member, int64_t count, const Make& make);
+  // Rounds a row to pairs of bf16 as the matrix's segments have them.
+  void RoundRow(const CpuMatrix& matrix, const float* row, uint32_t* pairs);
+  // Sets the rows of a product: normalized ones, once all are there.
+  void Normalize(int member, const Norm& norm, MatMul& mat_mul);
+  // Sets the rounded rows of a product where it wants them.
+  void Round(int member, MatMul& mat_mul);
   void RunMatMul(int member, const MatMul& mat_mul);
   void RunPanel(const MatMul& mat_mul, int64_t panel);
   // Norm, then the product of its rows; `tail` follows on every member after
@@ -173,12 +205,14 @@ class CpuBackend final : public Backend {
   void StoreHeads(int member, const NormQkvRopeStoreArgs& args);
   void StoreHead(const NormQkvRopeStoreArgs& args, int64_t token, int64_t head);
 
+  const NumericsOptions numerics_;
   const KernelTable& kernels_;
   const std::unique_ptr<ThreadTeam> team_;
   Attention attention_;
   Sampler sampler_;
   Scratch normalized_;
   Scratch qkv_;
+  Scratch rounded_;
   WorkShares norm_shares_;
   WorkShares panel_shares_;
 };
@@ -200,30 +234,69 @@ absl::Status CpuBackend::Embed(const EmbedArgs& args) {
 }
 
 absl::Status CpuBackend::PrepareNorm(const Norm& norm) {
-  norm_shares_.Reset(norm.count, team_->size());
   return normalized_.Reserve(NormalizedFloats(norm.count, norm.x.cols));
 }
 
-void CpuBackend::PrepareMatMul(const MatMul& mat_mul) {
+absl::Status CpuBackend::PrepareMatMul(const MatMul& mat_mul, int64_t rows) {
   panel_shares_.Reset(mat_mul.matrix->layout().panel_count(), team_->size());
+  norm_shares_.Reset(rows, team_->size());
+  if (!Rounds(*mat_mul.matrix)) return absl::OkStatus();
+  return rounded_.Reserve(
+      static_cast<size_t>(RowCopies(rows) * mat_mul.matrix->layout().pairs()));
 }
 
-View<const float> CpuBackend::Normalize(int member, const Norm& norm) {
-  const int64_t dim = norm.x.cols;
-  const bool redundant = norm.count <= kRedundantRows;
-  const int64_t first = redundant ? member * norm.count : 0;
-  float* const out = normalized_.data() + first * dim;
-  const auto one = [&](int64_t i) {
-    kernels_.rms_norm(norm.x_row(i), norm.weight.data(), norm.epsilon, dim,
-                      out + i * dim);
-  };
-  if (redundant) {
-    for (int64_t i = 0; i < norm.count; ++i) one(i);
-  } else {
-    for (int64_t i; (i = norm_shares_.Next(member)) >= 0;) one(i);
-    team_->Barrier();
+template <typename Make>
+int64_t CpuBackend::MakeRows(int member, int64_t count, const Make& make) {
+  if (count <= kRedundantRows) {
+    const int64_t first = member * count;
+    for (int64_t i = 0; i < count; ++i) make(i, first + i);
+    return first;
   }
-  return View<const float>(out, norm.count, dim);
+  for (int64_t i; (i = norm_shares_.Next(member)) >= 0;) make(i, i);
+  team_->Barrier();
+  return 0;
+}
+
+void CpuBackend::RoundRow(const CpuMatrix& matrix, const float* row,
+                          uint32_t* pairs) {
+  const CpuMatrix::Layout& layout = matrix.layout();
+  for (int s = 0; s < layout.segments; ++s) {
+    const int64_t begin = layout.borders[s];
+    const int64_t count = layout.borders[s + 1] - begin;
+    if (count % 2 != 0) pairs[count / 2] = 0;
+    kernels_.round_bf16(row + begin, count, reinterpret_cast<uint16_t*>(pairs));
+    pairs += (count + 1) / 2;
+  }
+}
+
+void CpuBackend::Normalize(int member, const Norm& norm, MatMul& mat_mul) {
+  const int64_t dim = norm.x.cols;
+  const CpuMatrix& matrix = *mat_mul.matrix;
+  const int64_t pairs = matrix.layout().pairs();
+  const bool rounds = Rounds(matrix);
+  float* const rows = normalized_.data();
+  uint32_t* const rounded = rounded_.words();
+  const int64_t first =
+      MakeRows(member, norm.count, [&](int64_t i, int64_t place) {
+        float* const row = rows + place * dim;
+        kernels_.rms_norm(norm.x_row(i), norm.weight.data(), norm.epsilon, dim,
+                          row);
+        if (rounds) RoundRow(matrix, row, rounded + place * pairs);
+      });
+  mat_mul.x = View<const float>(rows + first * dim, norm.count, dim);
+  if (rounds) mat_mul.x_pairs = rounded + first * pairs;
+}
+
+void CpuBackend::Round(int member, MatMul& mat_mul) {
+  const CpuMatrix& matrix = *mat_mul.matrix;
+  if (!Rounds(matrix)) return;
+  const int64_t pairs = matrix.layout().pairs();
+  uint32_t* const rounded = rounded_.words();
+  const int64_t first =
+      MakeRows(member, mat_mul.x.rows, [&](int64_t i, int64_t place) {
+        RoundRow(matrix, mat_mul.x.row(i), rounded + place * pairs);
+      });
+  mat_mul.x_pairs = rounded + first * pairs;
 }
 
 void CpuBackend::RunMatMul(int member, const MatMul& mat_mul) {
@@ -245,12 +318,15 @@ void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel) {
       .segments = layout.segments,
       .x = mat_mul.x.data,
       .x_stride = mat_mul.x.stride,
+      .x_pairs = mat_mul.x_pairs,
+      .x_pairs_stride = layout.pairs(),
       .tokens = mat_mul.x.rows,
       .epilogue = mat_mul.epilogue,
       .bias = mat_mul.bias == nullptr ? nullptr : mat_mul.bias + first,
       .bias2 = mat_mul.bias2 == nullptr ? nullptr : mat_mul.bias2 + first,
       .out = mat_mul.out.data + first,
       .out_stride = mat_mul.out.stride};
+  if (args.x_pairs != nullptr) return kernels_.panel_bf16_dot(args);
   switch (layout.dtype) {
     case DType::kFp32:
       return kernels_.panel_fp32(args);
@@ -266,10 +342,10 @@ absl::Status CpuBackend::NormMatMul(const Norm& norm, MatMul mat_mul,
                                     const Tail* tail) {
   if (norm.count == 0) return absl::OkStatus();
   CARAVAN_RETURN_IF_ERROR(PrepareNorm(norm));
-  PrepareMatMul(mat_mul);
+  CARAVAN_RETURN_IF_ERROR(PrepareMatMul(mat_mul, norm.count));
   team_->Run([&](int member) {
     MatMul own = mat_mul;
-    own.x = Normalize(member, norm);
+    Normalize(member, norm, own);
     RunMatMul(member, own);
     if (tail != nullptr) {
       team_->Barrier();
@@ -325,13 +401,11 @@ void CpuBackend::StoreHead(const NormQkvRopeStoreArgs& args, int64_t token,
   const int32_t kv_head =
       static_cast<int32_t>((head - args.heads) % args.kv_heads);
   if (head - args.heads >= args.kv_heads) {
-    float* const values = kv.Values(args.layer, block, kv_head);
-    std::copy(source, source + d, values + slot * kv.value_stride());
+    kv.StoreValue(source, slot, kv.Values(args.layer, block, kv_head));
     return;
   }
   kernels_.rope(source, cos, sin, d, source);
-  float* const keys = kv.Keys(args.layer, block, kv_head);
-  for (int64_t i = 0; i < d; ++i) keys[i * kBlockSlots + slot] = source[i];
+  kv.StoreKey(source, slot, kv.Keys(args.layer, block, kv_head));
 }
 
 absl::Status CpuBackend::Attend(const AttendArgs& args) {
@@ -346,8 +420,12 @@ absl::Status CpuBackend::ProjectAdd(const ProjectAddArgs& args) {
                           .epilogue = Epilogue::kAdd,
                           .bias = BiasOf(args.bias),
                           .out = args.x};
-  PrepareMatMul(mat_mul);
-  team_->Run([&](int member) { RunMatMul(member, mat_mul); });
+  CARAVAN_RETURN_IF_ERROR(PrepareMatMul(mat_mul, args.a.rows));
+  team_->Run([&](int member) {
+    MatMul own = mat_mul;
+    Round(member, own);
+    RunMatMul(member, own);
+  });
   return absl::OkStatus();
 }
 
@@ -395,6 +473,8 @@ const char* Name(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::kAuto:
       return "auto";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512bf16";
     case CpuIsa::kAvx512:
       return "avx512";
     case CpuIsa::kAvx2:
@@ -407,7 +487,8 @@ const char* Name(CpuIsa isa) {
 
 std::vector<CpuIsa> AvailableCpuIsas() {
   std::vector<CpuIsa> isas;
-  for (const CpuIsa isa : {CpuIsa::kAvx512, CpuIsa::kAvx2, CpuIsa::kPortable}) {
+  for (const CpuIsa isa : {CpuIsa::kAvx512Bf16, CpuIsa::kAvx512, CpuIsa::kAvx2,
+                           CpuIsa::kPortable}) {
     if (KernelsFor(isa) != nullptr) isas.push_back(isa);
   }
   return isas;
@@ -416,13 +497,9 @@ std::vector<CpuIsa> AvailableCpuIsas() {
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
     const CpuOptions& options) {
   const NumericsOptions& numerics = options.numerics;
-  if (numerics.activations != DType::kFp32) {
-    return UnsupportedError(StrCat("activations=", Name(numerics.activations)),
-                            "the cpu backend computes with fp32 activations");
-  }
-  if (numerics.kv != DType::kFp32) {
-    return UnsupportedError(StrCat("kv=", Name(numerics.kv)),
-                            "the cpu backend keeps keys and values in fp32");
+  if (numerics.activations == DType::kFp16) {
+    return UnsupportedError("activations=fp16",
+                            "the cpu backend has fp32 and bf16 activations");
   }
   const KernelTable* const kernels = KernelsFor(options.isa);
   if (kernels == nullptr) {

@@ -12,9 +12,9 @@
 
 namespace caravan::worker {
 
-enum class CpuIsa { kAuto, kAvx512, kAvx2, kPortable };
+enum class CpuIsa { kAuto, kAvx512Bf16, kAvx512, kAvx2, kPortable };
 
-// "auto", "avx512", "avx2", "portable".
+// "auto", "avx512bf16", "avx512", "avx2", "portable".
 const char* Name(CpuIsa isa);
 
 // What this build on this machine can run, best first; kPortable always.
@@ -22,7 +22,8 @@ std::vector<CpuIsa> AvailableCpuIsas();
 
 struct CpuOptions {
   // Parameters that affect behaviour.
-  NumericsOptions numerics;  // fp32 activations and fp32 KV
+  // fp32 or bf16 activations; fp32, bf16 or fp16 KV.
+  NumericsOptions numerics;
 
   // Parameters that affect performance only.
   int threads = 1;   // [1, 256], the caller's included

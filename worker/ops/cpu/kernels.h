@@ -35,8 +35,13 @@ struct PanelArgs {
   int64_t valid = kPanelRows;  // elements of out per token; the rest is padding
   const int64_t* borders = nullptr;  // segments + 1
   int segments = 1;                  // 1 or 8
-  const float* x = nullptr;          // (tokens, K)
+  const float* x = nullptr;          // (tokens, K); null: x_pairs
   int64_t x_stride = 0;
+  // For panel_bf16_dot: (tokens, pairs of k) of bf16, the first of a pair in
+  // the low half; pairs begin anew with each segment, an odd last k has a zero
+  // beside it.
+  const uint32_t* x_pairs = nullptr;
+  int64_t x_pairs_stride = 0;
   int64_t tokens = 0;
   Epilogue epilogue = Epilogue::kStore;
   const float* bias = nullptr;   // (valid) or null
@@ -45,11 +50,12 @@ struct PanelArgs {
   int64_t out_stride = 0;
 };
 
-// Query rows against one split of keys of one kv head.
+// Query rows against one split of keys of one kv head. Keys and values are of
+// the function's type.
 struct AttendSplitArgs {
-  const float* const* keys = nullptr;    // per block: [head_dim][16 slots]
-  const float* const* values = nullptr;  // per block: [16 slots][value_stride]
-  int64_t value_stride = 0;              // head_dim rounded up to 16
+  const void* const* keys = nullptr;    // per block: [head_dim][16 slots]
+  const void* const* values = nullptr;  // per block: [16 slots][value_stride]
+  int64_t value_stride = 0;             // head_dim rounded up to 16
   int head_dim = 0;
   float scale = 1;
   int rows = 0;
@@ -74,16 +80,24 @@ struct MergeArgs {
 
 struct KernelTable {
   const char* name;
+  // Of the instruction set whose fp32 kernels these are.
+  const char* fp32_name;
   void (*panel_fp32)(const PanelArgs& args);
   void (*panel_bf16)(const PanelArgs& args);
   void (*panel_fp16)(const PanelArgs& args);
+  // bf16 weights with bf16 activations.
+  void (*panel_bf16_dot)(const PanelArgs& args);
+  // ToBf16 of worker/tensor/dtype.h for each value.
+  void (*round_bf16)(const float* x, int64_t count, uint16_t* out);
   // out may alias x.
   void (*rms_norm)(const float* x, const float* weight, float epsilon,
                    int64_t dim, float* out);
   // Rotates one head; out may alias x.
   void (*rope)(const float* x, const float* cos, const float* sin,
                int64_t head_dim, float* out);
-  void (*attend_split)(const AttendSplitArgs& args);
+  void (*attend_split_fp32)(const AttendSplitArgs& args);
+  void (*attend_split_bf16)(const AttendSplitArgs& args);
+  void (*attend_split_fp16)(const AttendSplitArgs& args);
   void (*merge_split)(const MergeArgs& args);
   // o[i] /= sum.
   void (*divide)(float* o, float sum, int64_t count);
@@ -108,9 +122,12 @@ struct KernelTable {
   // So many rounds of independent fused multiply-adds in registers; returns
   // the floating-point operations done, and a sum that keeps them alive.
   double (*probe_fma)(int64_t rounds, float* sum);
+  // The same of dot products of bf16 pairs.
+  double (*probe_bf16_dot)(int64_t rounds, float* sum);
 };
 
 // Null where the compiler or the machine cannot.
+const KernelTable* Avx512Bf16Kernels();
 const KernelTable* Avx512Kernels();
 const KernelTable* Avx2Kernels();
 const KernelTable* PortableKernels();

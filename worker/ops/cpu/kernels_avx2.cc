@@ -18,6 +18,8 @@ struct Simd {
     __m256 b;  // lanes 8 to 15
   };
   static constexpr const char* kName = "avx2";
+  static constexpr const char* kFp32Name = "avx2";
+  static constexpr bool kHasBf16Dot = false;
   static constexpr int kMaxTokens = 6;  // of a tile
   static constexpr int kRegisters = 2;  // of a V
   static constexpr int kPrefetchBytes = 2048;
@@ -92,6 +94,32 @@ struct Simd {
   static V WidenFp16(const char* p) {
     return {_mm256_cvtph_ps(Raw128(p)), _mm256_cvtph_ps(Raw128(p + 16))};
   }
+  static V WidenBf16(const char* p) {
+    return {Shifted(_mm256_cvtepu16_epi32(Raw128(p))),
+            Shifted(_mm256_cvtepu16_epi32(Raw128(p + 16)))};
+  }
+  // Rounds to nearest, ties to even; NaN stays NaN.
+  static void StoreBf16(uint16_t* p, V v) {
+    const __m256i packed = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(Rounded(v.a), Rounded(v.b)), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+  }
+
+  // Subnormal inputs and results of FlushingFma, FlushingAdd and DotPairs are
+  // zero while it lives.
+  class Flushing {
+   public:
+    Flushing() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+    ~Flushing() { _mm_setcsr(saved_); }
+    Flushing(const Flushing&) = delete;
+    Flushing& operator=(const Flushing&) = delete;
+
+   private:
+    const unsigned saved_;
+  };
+  static V FlushingFma(V a, V b, V c) { return Fma(a, b, c); }
+  static V FlushingAdd(V a, V b) { return Add(a, b); }
+
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
   static void PrefetchOnce(const char* p) { _mm_prefetch(p, _MM_HINT_NTA); }
   static void Fence() { asm volatile("" ::: "memory"); }
@@ -101,6 +129,20 @@ struct Simd {
   static __m256i First(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n),
                               _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static __m256 Shifted(__m256i halves) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16));
+  }
+  static __m256i Rounded(__m256 v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(
+        _mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i is_nan =
+        _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(_mm256_srli_epi32(sum, 16), quiet, is_nan);
   }
   static __m256i Raw(const char* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

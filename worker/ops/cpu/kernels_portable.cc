@@ -14,6 +14,8 @@ struct Simd {
     float lane[kLanes];
   };
   static constexpr const char* kName = "portable";
+  static constexpr const char* kFp32Name = "portable";
+  static constexpr bool kHasBf16Dot = false;
   static constexpr int kMaxTokens = 2;  // of a tile
   static constexpr int kRegisters = 1;  // of a V
   static constexpr int kPrefetchBytes = 2048;
@@ -43,7 +45,7 @@ struct Simd {
   static V KeepFirst(const V& x, int n, const V& other) {
     return Each([&](int i) { return i < n ? x.lane[i] : other.lane[i]; });
   }
-  static V Add(const V& a, const V& b) {
+  static V Add(V a, V b) {
     return Each([&](int i) { return a.lane[i] + b.lane[i]; });
   }
   static V Sub(const V& a, const V& b) {
@@ -85,6 +87,23 @@ struct Simd {
   }
   static V WidenFp16(const char* p) {
     return Each([p](int i) { return ToFloat(Fp16{Half(p, i)}); });
+  }
+  static V WidenBf16(const char* p) {
+    return Each([p](int i) { return ToFloat(Bf16{Half(p, i)}); });
+  }
+  static void StoreBf16(uint16_t* p, const V& v) {
+    for (int i = 0; i < kLanes; ++i) p[i] = ToBf16(v.lane[i]).bits;
+  }
+  struct Flushing {
+    Flushing() {}  // not trivial, so that a scope of it counts as used
+  };
+  static V FlushingFma(const V& a, const V& b, const V& c) {
+    return Each([&](int i) {
+      return caravan::worker::FlushingFma(a.lane[i], b.lane[i], c.lane[i]);
+    });
+  }
+  static V FlushingAdd(V a, V b) {
+    return Each([&](int i) { return Flush(a.lane[i] + b.lane[i]); });
   }
   static void Prefetch(const char*) {}
   static void PrefetchOnce(const char* p) {}

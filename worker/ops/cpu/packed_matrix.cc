@@ -171,6 +171,14 @@ int64_t CpuMatrix::Layout::panel_count() const {
   return (vectors + kPanelVectors - 1) / kPanelVectors;
 }
 
+int64_t CpuMatrix::Layout::pairs() const {
+  int64_t pairs = 0;
+  for (int s = 0; s < segments; ++s) {
+    pairs += (borders[s + 1] - borders[s] + 1) / 2;
+  }
+  return pairs;
+}
+
 int CpuMatrix::Layout::panel_vectors(int64_t panel) const {
   return static_cast<int>(
       std::min<int64_t>(kPanelVectors, vectors - panel * kPanelVectors));
@@ -200,13 +208,8 @@ CpuMatrix::Layout CpuMatrix::LayoutOf(std::span<const RawMatrix> parts,
   layout.vectors = spec.kind == PackKind::kGateUp
                        ? 2 * (RoundUp(parts[0].rows, kLanes) / kLanes)
                        : RoundUp(layout.rows, kLanes) / kLanes;
-  int64_t steps = layout.cols;
-  if (layout.dtype == DType::kBf16) {
-    steps = 0;
-    for (int s = 0; s < layout.segments; ++s) {
-      steps += (layout.borders[s + 1] - layout.borders[s] + 1) / 2;
-    }
-  }
+  const int64_t steps =
+      layout.dtype == DType::kBf16 ? layout.pairs() : layout.cols;
   layout.vector_bytes = steps * StepBytes(layout.dtype);
   return layout;
 }
@@ -282,46 +285,80 @@ void CpuMatrix::WidenRow(int64_t row, float* out) const {
 
 namespace {
 
-int64_t HeadFloats(const KvSpec& spec) {
+int64_t HeadElements(const KvSpec& spec) {
   return kBlockSlots * (spec.head_dim + RoundUp(spec.head_dim, kLanes));
 }
 
-size_t KvFloats(const KvSpec& spec) {
-  return static_cast<size_t>(HeadFloats(spec)) *
+size_t KvBytes(const KvSpec& spec, DType dtype) {
+  return static_cast<size_t>(HeadElements(spec)) *
          static_cast<size_t>(spec.kv_heads) * static_cast<size_t>(spec.layers) *
-         static_cast<size_t>(spec.block_count);
+         static_cast<size_t>(spec.block_count) * SizeOf(dtype);
+}
+
+template <typename T, typename Round>
+void StoreStrided(const float* source, int64_t count, int64_t step,
+                  std::byte* target, const Round& round) {
+  for (int64_t i = 0; i < count; ++i) {
+    const T value = round(source[i]);
+    std::memcpy(target + i * step * static_cast<int64_t>(sizeof(T)), &value,
+                sizeof(T));
+  }
 }
 
 }  // namespace
 
-size_t CpuKv::Bytes(const KvSpec& spec) {
-  return Buffer::AllocatedBytes(KvFloats(spec) * sizeof(float));
+size_t CpuKv::Bytes(const KvSpec& spec, DType dtype) {
+  return Buffer::AllocatedBytes(KvBytes(spec, dtype));
 }
 
-CpuKv::CpuKv(const KvSpec& spec, Buffer buffer)
+CpuKv::CpuKv(const KvSpec& spec, DType dtype, Buffer buffer)
     : spec_(spec),
+      dtype_(dtype),
+      size_(static_cast<int64_t>(SizeOf(dtype))),
       value_stride_(RoundUp(spec.head_dim, kLanes)),
-      head_floats_(HeadFloats(spec)),
-      layer_floats_(spec.kv_heads * HeadFloats(spec)),
-      block_floats_(spec.layers * layer_floats_),
+      head_elements_(HeadElements(spec)),
+      layer_elements_(spec.kv_heads * HeadElements(spec)),
+      block_elements_(spec.layers * layer_elements_),
       buffer_(std::move(buffer)),
-      base_(buffer_.As<float>()) {
+      base_(buffer_.data()) {
   layers = spec.layers;
   block_count = spec.block_count;
-  bytes = Bytes(spec);
+  bytes = Bytes(spec, dtype);
 }
 
-absl::StatusOr<std::unique_ptr<CpuKv>> CpuKv::Create(const KvSpec& spec) {
-  absl::StatusOr<Buffer> buffer =
-      Buffer::Allocate(KvFloats(spec) * sizeof(float));
+absl::StatusOr<std::unique_ptr<CpuKv>> CpuKv::Create(const KvSpec& spec,
+                                                     DType dtype) {
+  absl::StatusOr<Buffer> buffer = Buffer::Allocate(KvBytes(spec, dtype));
   if (!buffer.ok()) return buffer.status();
-  return std::unique_ptr<CpuKv>(new CpuKv(spec, *std::move(buffer)));
+  return std::unique_ptr<CpuKv>(new CpuKv(spec, dtype, *std::move(buffer)));
+}
+
+void CpuKv::StoreRounded(const float* source, int64_t step,
+                         std::byte* target) const {
+  switch (dtype_) {
+    case DType::kFp32:
+      return StoreStrided<float>(source, spec_.head_dim, step, target,
+                                 [](float x) { return x; });
+    case DType::kBf16:
+      return StoreStrided<Bf16>(source, spec_.head_dim, step, target, ToBf16);
+    case DType::kFp16:
+      return StoreStrided<Fp16>(source, spec_.head_dim, step, target, ToFp16);
+  }
+}
+
+void CpuKv::StoreKey(const float* key, int64_t slot, std::byte* keys) const {
+  StoreRounded(key, kBlockSlots, keys + slot * size_);
+}
+
+void CpuKv::StoreValue(const float* value, int64_t slot,
+                       std::byte* values) const {
+  StoreRounded(value, 1, values + slot * value_stride_ * size_);
 }
 
 void CpuKv::CopyBlock(const BlockCopy& copy) {
   if (copy.source == copy.target) return;
   std::memcpy(Keys(0, copy.target, 0), Keys(0, copy.source, 0),
-              static_cast<size_t>(block_floats_) * sizeof(float));
+              static_cast<size_t>(block_elements_ * size_));
 }
 
 }  // namespace caravan::worker::cpu

@@ -32,6 +32,8 @@ class CpuMatrix final : public PackedMatrix {
     int64_t vector_bytes = 0;  // of one vector over all of K
 
     int64_t panel_count() const;
+    // Pairs of k, which begin anew with each segment.
+    int64_t pairs() const;
     int panel_vectors(int64_t panel) const;
     size_t total_bytes() const;
   };
@@ -60,36 +62,46 @@ class CpuMatrix final : public PackedMatrix {
 
 // Keys and values: [block][layer][kv head], so that a block's memory is touched
 // when the block is first used; each [head_dim][16 slots] of keys
-// and then [16 slots][head_dim rounded up to 16] of values, fp32.
+// and then [16 slots][head_dim rounded up to 16] of values, fp32, bf16 or fp16.
 class CpuKv final : public KvStorage {
  public:
-  static size_t Bytes(const KvSpec& spec);
-  static absl::StatusOr<std::unique_ptr<CpuKv>> Create(const KvSpec& spec);
+  static size_t Bytes(const KvSpec& spec, DType dtype);
+  static absl::StatusOr<std::unique_ptr<CpuKv>> Create(const KvSpec& spec,
+                                                       DType dtype);
 
-  float* Keys(int32_t layer, int32_t block, int32_t head) const {
-    return base_ + HeadOffset(layer, block, head);
+  std::byte* Keys(int32_t layer, int32_t block, int32_t head) const {
+    return base_ + HeadOffset(layer, block, head) * size_;
   }
-  float* Values(int32_t layer, int32_t block, int32_t head) const {
-    return Keys(layer, block, head) + kBlockSlots * spec_.head_dim;
+  std::byte* Values(int32_t layer, int32_t block, int32_t head) const {
+    return Keys(layer, block, head) + kBlockSlots * spec_.head_dim * size_;
   }
-  int64_t value_stride() const { return value_stride_; }
+  int64_t value_stride() const { return value_stride_; }  // in elements
+  DType dtype() const { return dtype_; }
+
+  // Rounds one slot's key or value, (head_dim), into the type.
+  void StoreKey(const float* key, int64_t slot, std::byte* keys) const;
+  void StoreValue(const float* value, int64_t slot, std::byte* values) const;
 
   void CopyBlock(const BlockCopy& copy);
 
  private:
-  CpuKv(const KvSpec& spec, Buffer buffer);
+  CpuKv(const KvSpec& spec, DType dtype, Buffer buffer);
   int64_t HeadOffset(int32_t layer, int32_t block, int32_t head) const {
-    return int64_t{block} * block_floats_ + layer * layer_floats_ +
-           head * head_floats_;
+    return int64_t{block} * block_elements_ + layer * layer_elements_ +
+           head * head_elements_;
   }
+  // `step` elements lie between those of the source in `target`.
+  void StoreRounded(const float* source, int64_t step, std::byte* target) const;
 
   const KvSpec spec_;
+  const DType dtype_;
+  const int64_t size_;  // bytes of an element
   const int64_t value_stride_;
-  const int64_t head_floats_;
-  const int64_t layer_floats_;  // of one block
-  const int64_t block_floats_;
+  const int64_t head_elements_;
+  const int64_t layer_elements_;  // of one block
+  const int64_t block_elements_;
   Buffer buffer_;
-  float* const base_;
+  std::byte* const base_;
 };
 
 }  // namespace caravan::worker::cpu

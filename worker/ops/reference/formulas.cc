@@ -108,6 +108,52 @@ void MatMulSegmented(std::span<const float> x, View<const float> w,
   }
 }
 
+namespace {
+
+// BfChain over k in [begin, end) of one row of weights.
+float Bf16Chain(const float* x, const float* w, int64_t begin, int64_t end) {
+  float acc = 0;
+  for (int64_t k = begin; k < end; k += 2) {
+    const bool odd = k + 1 < end;
+    acc = FlushingFma(odd ? w[k + 1] : 0.0f, odd ? x[k + 1] : 0.0f, acc);
+    acc = FlushingFma(w[k], x[k], acc);
+  }
+  return acc;
+}
+
+std::vector<float> RoundToBf16(std::span<const float> x) {
+  std::vector<float> rounded(x.begin(), x.end());
+  for (float& value : rounded) value = ToFloat(ToBf16(value));
+  return rounded;
+}
+
+float FlushingAdd(float a, float b) { return Flush(a + b); }
+
+}  // namespace
+
+void MatMulBf16(std::span<const float> x, View<const float> w,
+                std::span<float> y) {
+  const std::vector<float> rounded = RoundToBf16(x);
+  for (int64_t r = 0; r < w.rows; ++r) {
+    y[r] = Bf16Chain(rounded.data(), w.row(r), 0, w.cols);
+  }
+}
+
+void MatMulSegmentedBf16(std::span<const float> x, View<const float> w,
+                         int64_t unit, std::span<float> y) {
+  const std::vector<float> rounded = RoundToBf16(x);
+  const auto borders = SegmentBorders(w.cols, unit);
+  for (int64_t r = 0; r < w.rows; ++r) {
+    std::array<float, kSegments> s;
+    for (int i = 0; i < kSegments; ++i) {
+      s[i] = Bf16Chain(rounded.data(), w.row(r), borders[i], borders[i + 1]);
+    }
+    y[r] = FlushingAdd(
+        FlushingAdd(FlushingAdd(s[0], s[1]), FlushingAdd(s[2], s[3])),
+        FlushingAdd(FlushingAdd(s[4], s[5]), FlushingAdd(s[6], s[7])));
+  }
+}
+
 void AddBias(std::span<const float> bias, std::span<float> y) {
   for (size_t i = 0; i < bias.size(); ++i) y[i] += bias[i];
 }

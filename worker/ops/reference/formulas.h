@@ -23,6 +23,12 @@ void MatMul(std::span<const float> x, View<const float> w, std::span<float> y);
 void MatMulSegmented(std::span<const float> x, View<const float> w,
                      int64_t unit, std::span<float> y);
 
+// The same of bf16 weights and x rounded to bf16: BfChain of ops.h.
+void MatMulBf16(std::span<const float> x, View<const float> w,
+                std::span<float> y);
+void MatMulSegmentedBf16(std::span<const float> x, View<const float> w,
+                         int64_t unit, std::span<float> y);
+
 // y[i] += b[i]; nothing where b is empty.
 void AddBias(std::span<const float> bias, std::span<float> y);
 

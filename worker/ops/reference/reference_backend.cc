@@ -21,6 +21,7 @@ namespace {
 struct ReferenceMatrix final : PackedMatrix {
   Buffer values;
   PackSpec spec;
+  bool rounds = false;  // its products are of bf16 with bf16
   View<const float> view() const {
     return View<const float>(values.As<float>(), rows, cols);
   }
@@ -83,10 +84,34 @@ std::span<T> Row(const View<T>& view, int64_t r) {
   return std::span<T>(view.row(r), static_cast<size_t>(view.cols));
 }
 
+// y = MatMul(x, w), in the arithmetic of the matrix.
+void Multiply(std::span<const float> x, const ReferenceMatrix& w,
+              std::span<float> y) {
+  if (w.rounds) return reference::MatMulBf16(x, w.view(), y);
+  reference::MatMul(x, w.view(), y);
+}
+
+float RoundTo(DType dtype, float value) {
+  switch (dtype) {
+    case DType::kFp32:
+      return value;
+    case DType::kBf16:
+      return ToFloat(ToBf16(value));
+    case DType::kFp16:
+      return ToFloat(ToFp16(value));
+  }
+  return value;
+}
+
 class ReferenceBackend final : public Backend {
  public:
+  explicit ReferenceBackend(const NumericsOptions& numerics)
+      : numerics_(numerics) {}
+
   std::string NumericsClass(DType weights) const override {
-    return StrCat("reference/w:", Name(weights), "/a:fp32/kv:fp32/v1");
+    return StrCat("reference/w:", Name(weights),
+                  "/a:", Name(numerics_.activations),
+                  "/kv:", Name(numerics_.kv), "/v1");
   }
 
   size_t PackedBytes(std::span<const RawMatrix> parts,
@@ -121,6 +146,9 @@ class ReferenceBackend final : public Backend {
   absl::Status NormHead(const NormHeadArgs& args) override;
   absl::Status Sample(const SampleArgs& args) override;
   absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
+
+ private:
+  const NumericsOptions numerics_;
 };
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
@@ -134,6 +162,10 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
       matrix->values,
       Buffer::Allocate(matrix->rows * matrix->cols * sizeof(float)));
   matrix->bytes = PackedBytes(parts, spec);
+  matrix->rounds = numerics_.activations == DType::kBf16;
+  for (const RawMatrix& part : parts) {
+    matrix->rounds = matrix->rounds && part.type == WeightType::kBf16;
+  }
   float* target = matrix->values.As<float>();
   for (const RawMatrix& part : parts) {
     for (int64_t row = 0; row < part.rows; ++row, target += part.cols) {
@@ -165,14 +197,14 @@ absl::Status ReferenceBackend::Embed(const EmbedArgs& args) {
 
 absl::Status ReferenceBackend::NormQkvRopeStore(
     const NormQkvRopeStoreArgs& args) {
-  const View<const float> qkv = Own(args.qkv).view();
+  const int64_t qkv_rows = args.qkv->rows;
   ReferenceKv& kv = Own(args.kv);
   const size_t d = args.head_dim;
   std::vector<float> normed(args.x.cols);
-  std::vector<float> out(qkv.rows);
+  std::vector<float> out(qkv_rows);
   for (int64_t t = 0; t < args.x.rows; ++t) {
     reference::RmsNorm(Row(args.x, t), args.norm, args.epsilon, normed);
-    reference::MatMul(normed, qkv, out);
+    Multiply(normed, Own(args.qkv), out);
     reference::AddBias(args.bias, out);
     for (int32_t head = 0; head < args.heads + args.kv_heads; ++head) {
       reference::Rope(Row(args.cos, t), Row(args.sin, t),
@@ -185,8 +217,10 @@ absl::Status ReferenceBackend::NormQkvRopeStore(
     for (int32_t g = 0; g < args.kv_heads; ++g) {
       const float* const key = out.data() + (args.heads + g) * d;
       const float* const value = key + args.kv_heads * d;
-      std::copy_n(key, d, kv.Key(args.layer, block, g, slot));
-      std::copy_n(value, d, kv.Value(args.layer, block, g, slot));
+      const auto round = [this](float x) { return RoundTo(numerics_.kv, x); };
+      std::transform(key, key + d, kv.Key(args.layer, block, g, slot), round);
+      std::transform(value, value + d, kv.Value(args.layer, block, g, slot),
+                     round);
     }
   }
   return absl::OkStatus();
@@ -220,8 +254,10 @@ void AddSegmented(const View<const float>& in, const PackedMatrix* w,
                   std::span<const float> bias, const View<float>& x) {
   std::vector<float> out(x.cols);
   for (int64_t t = 0; t < x.rows; ++t) {
-    reference::MatMulSegmented(Row(in, t), Own(w).view(), Own(w).spec.unit,
-                               out);
+    const ReferenceMatrix& matrix = Own(w);
+    const auto multiply = matrix.rounds ? reference::MatMulSegmentedBf16
+                                        : reference::MatMulSegmented;
+    multiply(Row(in, t), matrix.view(), matrix.spec.unit, out);
     reference::AddBias(bias, out);
     for (int64_t i = 0; i < x.cols; ++i) x.row(t)[i] += out[i];
   }
@@ -238,7 +274,7 @@ absl::Status ReferenceBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
   std::vector<float> both(2 * width);
   for (int64_t t = 0; t < args.x.rows; ++t) {
     reference::RmsNorm(Row(args.x, t), args.norm, args.epsilon, normed);
-    reference::MatMul(normed, Own(args.gate_up).view(), both);
+    Multiply(normed, Own(args.gate_up), both);
     const std::span<float> gate = std::span(both).first(width);
     const std::span<float> up = std::span(both).last(width);
     reference::AddBias(args.gate_bias, gate);
@@ -259,8 +295,7 @@ absl::Status ReferenceBackend::NormHead(const NormHeadArgs& args) {
   for (size_t i = 0; i < args.tokens.size(); ++i) {
     reference::RmsNorm(Row(args.x, args.tokens[i]), args.norm, args.epsilon,
                        normed);
-    reference::MatMul(normed, Own(args.head).view(),
-                      Row(args.logits, static_cast<int64_t>(i)));
+    Multiply(normed, Own(args.head), Row(args.logits, static_cast<int64_t>(i)));
   }
   return absl::OkStatus();
 }
@@ -290,21 +325,16 @@ absl::Status ReferenceBackend::CopyBlocks(const CopyBlocksArgs& args) {
   return absl::OkStatus();
 }
 
-absl::Status RefuseOtherThanFp32(std::string_view flag, DType dtype) {
-  if (dtype == DType::kFp32) return absl::OkStatus();
-  return UnsupportedError(
-      StrCat(flag, "=", Name(dtype)),
-      "the reference backend has fp32 only; choose fp32 or another device");
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeReferenceBackend(
     const NumericsOptions& options) {
-  CARAVAN_RETURN_IF_ERROR(
-      RefuseOtherThanFp32("--activations", options.activations));
-  CARAVAN_RETURN_IF_ERROR(RefuseOtherThanFp32("--kv", options.kv));
-  return std::make_unique<ReferenceBackend>();
+  if (options.activations == DType::kFp16) {
+    return UnsupportedError(
+        "--activations=fp16",
+        "the reference backend has fp32 and bf16 activations");
+  }
+  return std::make_unique<ReferenceBackend>(options);
 }
 
 }  // namespace caravan::worker

@@ -10,8 +10,9 @@
 
 namespace caravan::worker {
 
-// One thread: the caller's. Activations and KV cache are fp32; other types are
-// refused by name (kUnsupportedParameter).
+// One thread: the caller's. Activations are fp32 or bf16, the KV cache holds
+// fp32 rounded to its type; fp16 activations are refused by name
+// (kUnsupportedParameter).
 absl::StatusOr<std::unique_ptr<Backend>> MakeReferenceBackend(
     const NumericsOptions& options);
 

@@ -173,6 +173,37 @@ std::string TestName(const ::testing::TestParamInfo<Parameters>& info) {
          "_" + std::to_string(std::get<2>(info.param));
 }
 
+// Rounded activations and caches: the reference's bits too.
+class RoundedClasses : public ::testing::TestWithParam<CpuIsa> {};
+
+TEST_P(RoundedClasses, HaveTheReferenceBitsOneRowAndMany) {
+  const std::vector<TrialSequence> steps[] = {{{40, 1}},
+                                              {{254, 5}, {17, 2}, {0, 9}}};
+  for (const NumericsOptions& numerics :
+       {NumericsOptions{DType::kBf16, DType::kBf16},
+        NumericsOptions{DType::kFp32, DType::kFp16}}) {
+    const std::unique_ptr<Backend> reference = *MakeReferenceBackend(numerics);
+    for (const TrialShape& shape : Shapes()) {
+      SCOPED_TRACE(shape.name + " " + reference->NumericsClass(shape.weights));
+      OpTrial trial(*reference, shape);
+      const TrialResult expected[] = {trial.Run(steps[0]), trial.Run(steps[1])};
+      for (const int threads : {1, 3}) {
+        const std::unique_ptr<Backend> backend = *MakeCpuBackend(
+            {.numerics = numerics, .threads = threads, .isa = GetParam()});
+        OpTrial actual(*backend, shape);
+        ExpectEqual(expected[0], actual.Run(steps[0]));
+        ExpectEqual(expected[1], actual.Run(steps[1]));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryInstructionSet, RoundedClasses,
+                         ::testing::ValuesIn(AvailableCpuIsas()),
+                         [](const ::testing::TestParamInfo<CpuIsa>& info) {
+                           return std::string(Name(info.param));
+                         });
+
 INSTANTIATE_TEST_SUITE_P(
     EveryInstructionSet, CpuBackendContract,
     ::testing::Combine(::testing::ValuesIn(Shapes()),
@@ -260,15 +291,22 @@ TEST(CpuBackendTest, RefusesWhatItDoesNotHave) {
   EXPECT_THAT(MakeCpuBackend({.numerics = {}, .threads = 257}),
               caravan::testing::HasReason(Reason::kInvalidField));
   CpuOptions options;
-  options.numerics.kv = DType::kFp16;
+  options.numerics.activations = DType::kFp16;
   EXPECT_THAT(MakeCpuBackend(options),
               caravan::testing::HasReason(Reason::kUnsupportedParameter));
 }
 
 TEST(CpuBackendTest, TheClassNamesTheInstructionSet) {
   for (const CpuIsa isa : AvailableCpuIsas()) {
+    const std::string name = Name(isa);
+    const CpuOptions rounded = {
+        .numerics = {DType::kBf16, DType::kFp16}, .threads = 1, .isa = isa};
+    EXPECT_EQ((*MakeCpuBackend(rounded))->NumericsClass(DType::kBf16),
+              "cpu-" + name + "/w:bf16/a:bf16/kv:fp16/v1");
+    // The fp32 kernels do not use what avx512bf16 has more than avx512.
     EXPECT_EQ(Cpu(isa, 1)->NumericsClass(DType::kBf16),
-              std::string("cpu-") + Name(isa) + "/w:bf16/a:fp32/kv:fp32/v1");
+              "cpu-" + (name == "avx512bf16" ? "avx512" : name) +
+                  "/w:bf16/a:fp32/kv:fp32/v1");
   }
 }
 

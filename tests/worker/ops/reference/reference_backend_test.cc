@@ -12,11 +12,9 @@ using testing::HasReason;
 using ::testing::HasSubstr;
 
 TEST(ReferenceBackendTest, TypesItDoesNotComputeInAreRefusedByName) {
-  EXPECT_THAT(MakeReferenceBackend({DType::kBf16, DType::kFp32}),
+  EXPECT_THAT(MakeReferenceBackend({DType::kFp16, DType::kFp32}),
               HasReason(Reason::kUnsupportedParameter,
-                        HasSubstr("--activations=bf16")));
-  EXPECT_THAT(MakeReferenceBackend({DType::kFp32, DType::kFp16}),
-              HasReason(Reason::kUnsupportedParameter, HasSubstr("--kv=fp16")));
+                        HasSubstr("--activations=fp16")));
 }
 
 TEST(ReferenceBackendTest, PackedAndCacheBytesAreThoseAllocated) {
