@@ -19,6 +19,7 @@
 #include "worker/model/json_file.h"
 #include "worker/tensor/dtype.h"
 #include "worker/tensor/four_bit.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
@@ -44,36 +45,12 @@ bool HasTorch(const std::string& directory) {
   return Has(directory, kTorchFile) || Has(directory, kTorchIndex);
 }
 
-void WidenElement(WeightType type, const std::byte* source, float* target) {
-  if (type == WeightType::kFp32) {
-    std::memcpy(target, source, sizeof(float));
-    return;
-  }
-  uint16_t bits = 0;
-  std::memcpy(&bits, source, sizeof(bits));
-  *target =
-      type == WeightType::kBf16 ? ToFloat(Bf16{bits}) : ToFloat(Fp16{bits});
-}
-
-// Row `r` of heads whose rows lie interleaved, as in RawMatrix.
-int64_t StoredRow(int64_t r, int64_t interleaved) {
-  if (interleaved == 0) return r;
-  const int64_t half = interleaved / 2;
-  const int64_t j = r % interleaved;
-  return r - j + (j < half ? 2 * j : 2 * (j - half) + 1);
-}
-
 void WidenRows(const CheckpointTensor& tensor, const std::byte* stored,
                int64_t first, int64_t count, float* target) {
-  const int64_t cols = tensor.cols();
-  const int64_t width = InfoOf(tensor.type).bytes;
-  for (int64_t r = first; r < first + count; ++r) {
-    const std::byte* source =
-        stored + StoredRow(r, tensor.interleaved) * cols * width;
-    for (int64_t c = 0; c < cols; ++c) {
-      WidenElement(tensor.type, source, target++);
-      source += width;
-    }
+  RawMatrix raw(stored, tensor.type, tensor.rows(), tensor.cols());
+  raw.interleaved = tensor.interleaved;
+  for (int64_t r = first; r < first + count; ++r, target += raw.cols) {
+    DequantizeRow(raw, r, target);
   }
 }
 
@@ -116,7 +93,7 @@ void DropRange(const std::byte* data, size_t bytes) {
 
 bool HasCheckpoint(const std::string& directory) {
   return HasSafetensors(directory) || HasTorch(directory) ||
-         MetaCheckpoint::IsIn(directory);
+         MetaCheckpoint::IsIn(directory) || GgufCheckpoint::IsIn(directory);
 }
 
 int64_t CheckpointTensor::cols() const {
@@ -139,10 +116,14 @@ absl::StatusOr<std::unique_ptr<CheckpointTensors>> CheckpointTensors::Open(
   } else if (MetaCheckpoint::IsIn(directory)) {
     CARAVAN_RETURN_IF_ERROR(all->OpenMeta());
     return all;
+  } else if (GgufCheckpoint::IsIn(directory)) {
+    CARAVAN_RETURN_IF_ERROR(all->OpenGguf());
+    return all;
   } else {
     return MakeError(Reason::kNotFound,
                      StrCat(directory, ": has no ", kOneFile, ", ", kTorchFile,
-                            ", index of such files or consolidated.00.pth"),
+                            ", index of such files, consolidated.00.pth or "
+                            "GGUF file"),
                      {{"file", directory}});
   }
   CARAVAN_ASSIGN_OR_RETURN(all->quantization_,
@@ -239,6 +220,28 @@ absl::Status CheckpointTensors::OpenMeta() {
   return absl::OkStatus();
 }
 
+absl::Status CheckpointTensors::OpenGguf() {
+  format_ = "gguf";
+  CARAVAN_ASSIGN_OR_RETURN(gguf_, GgufCheckpoint::Open(directory_));
+  for (const GgufTensor& source : gguf_->tensors()) {
+    CheckpointTensor& tensor = tensors_[source.name];
+    if (!tensor.name.empty()) {
+      return ModelFileError(source.record.file,
+                            StrCat("tensor ", source.record.name),
+                            "in one part", "also in another");
+    }
+    tensor.name = source.name;
+    tensor.shape = source.record.shape;
+    tensor.type = source.type;
+    tensor.interleaved = source.interleaved;
+    tensor.data = source.record.data;
+    tensor.file = source.record.file;
+    tensor.offset = source.record.offset;
+    tensor.parts = {source.record};
+  }
+  return absl::OkStatus();
+}
+
 const TensorRecord* CheckpointTensors::Record(const std::string& name) const {
   const auto found = records_.find(name);
   return found == records_.end() ? nullptr : &found->second;
@@ -265,12 +268,13 @@ absl::StatusOr<const CheckpointTensor*> CheckpointTensors::Get(
 }
 
 std::string CheckpointTensors::Describe() const {
-  if (!quantization_) return format_;
+  if (!mixed()) return format_;
   std::map<WeightType, int> counts;
   for (const auto& [name, tensor] : tensors_) {
     if (tensor.shape.size() > 1) ++counts[tensor.type];
   }
-  std::string text = StrCat(format_, ", ", Name(quantization_->method));
+  std::string text = format_;
+  if (quantization_) StrAppend(&text, ", ", Name(quantization_->method));
   std::string_view before = ": ";
   for (const auto& [type, count] : counts) {
     StrAppend(&text, before, count, " x ", Name(type));
@@ -471,8 +475,9 @@ void CheckpointTensors::DropPages(const CheckpointTensor& tensor) const {
 
 absl::StatusOr<json> CheckpointTensors::Config() const {
   const std::string path = StrCat(directory_, "/config.json");
-  if (meta_ != nullptr && !Has(directory_, "config.json")) {
-    return meta_->config();
+  if (!Has(directory_, "config.json")) {
+    if (meta_ != nullptr) return meta_->config();
+    if (gguf_ != nullptr) return gguf_->config();
   }
   return ReadJsonObject(path, JsonLimits());
 }

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/model/gguf_checkpoint.h"
 #include "worker/model/meta_checkpoint.h"
 #include "worker/model/quantization_config.h"
 #include "worker/model/safetensors.h"
@@ -62,18 +63,22 @@ class CheckpointTensors {
   static constexpr int64_t kRowRun = 32;
 
   // Looks for safetensors, then PyTorch files, then Meta's, and for
-  // quantization_config. kNotFound where DIR has none of them; else the errors
+  // quantization_config, then for a GGUF file, which may be named itself.
+  // kNotFound where there is none of them; else the errors
   // of those formats, and kModelFileInvalid for tensors of a quantized matrix
   // that contradict each other.
   static absl::StatusOr<std::unique_ptr<CheckpointTensors>> Open(
       const std::string& directory);
 
-  // "safetensors", "pytorch" or "meta", and how matrices are quantized, if some
-  // are.
+  // "safetensors", "pytorch", "meta" or "gguf", and how matrices are quantized,
+  // if some are.
   std::string_view format() const { return format_; }
   const std::optional<QuantizationConfig>& quantization() const {
     return quantization_;
   }
+
+  // Whether matrices may have different types.
+  bool mixed() const { return quantization_.has_value() || gguf_ != nullptr; }
 
   const std::map<std::string, CheckpointTensor, std::less<>>& tensors() const {
     return tensors_;
@@ -108,6 +113,7 @@ class CheckpointTensors {
   absl::Status OpenSafetensors();
   absl::Status OpenTorch();
   absl::Status OpenMeta();
+  absl::Status OpenGguf();
   absl::Status AddTorchFile(const std::string& name);
   absl::Status AddTorchShards();
   void AddOwned(const TorchTensor& tensor);
@@ -127,6 +133,7 @@ class CheckpointTensors {
   std::optional<QuantizationConfig> quantization_;
   std::unique_ptr<Checkpoint> safetensors_;
   std::unique_ptr<MetaCheckpoint> meta_;
+  std::unique_ptr<GgufCheckpoint> gguf_;
   std::vector<MappedFile> files_;                      // of PyTorch
   std::vector<std::unique_ptr<std::byte[]>> buffers_;  // of strided tensors
   std::map<std::string, TensorRecord, std::less<>> records_;

@@ -10,6 +10,7 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "worker/model/gguf_checkpoint.h"
 #include "worker/model/json_file.h"
 #include "worker/model/meta_checkpoint.h"
 #include "worker/model/quantization_config.h"
@@ -351,6 +352,22 @@ absl::StatusOr<ModelConfig> FromJson(
   return config;
 }
 
+absl::StatusOr<ModelConfig> FromGguf(
+    const std::string& path, const std::vector<std::string>& overrides) {
+  CARAVAN_ASSIGN_OR_RETURN(const auto checkpoint, GgufCheckpoint::Open(path));
+  CARAVAN_ASSIGN_OR_RETURN(
+      ModelConfig config,
+      FromJson(checkpoint->config(), checkpoint->path(), overrides));
+  config.rope_divisors = checkpoint->rope_divisors();
+  const auto pairs = static_cast<size_t>(config.head_dim / 2);
+  if (config.rope_divisors.empty() || config.rope_divisors.size() == pairs) {
+    return config;
+  }
+  return ModelFileError(checkpoint->path(), "tensor rope_freqs.weight",
+                        StrCat("of ", pairs, " elements"),
+                        StrCat(config.rope_divisors.size()));
+}
+
 }  // namespace
 
 std::string_view Name(RopeType type) {
@@ -394,6 +411,10 @@ absl::StatusOr<ModelConfig> LoadModelConfig(
                              MetaCheckpoint::Open(directory));
     return FromJson(checkpoint->config(), StrCat(directory, "/params.json"),
                     overrides);
+  }
+  if (!std::filesystem::exists(path, error) &&
+      GgufCheckpoint::IsIn(directory)) {
+    return FromGguf(directory, overrides);
   }
   CARAVAN_ASSIGN_OR_RETURN(json object, ReadJsonObject(path, JsonLimits()));
   return FromJson(std::move(object), path, overrides);

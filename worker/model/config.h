@@ -45,6 +45,9 @@ struct ModelConfig {
   float rms_norm_eps = 1e-6f;
   double rope_theta = 10000;
   RopeScaling rope;
+  // What each frequency is divided by besides: llama3's scaling as GGUF files
+  // have it. Empty or of head_dim / 2.
+  std::vector<float> rope_divisors;
   int32_t max_position_embeddings = 2048;
   bool tied_embeddings = false;
   bool attention_bias = false;

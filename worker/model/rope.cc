@@ -52,6 +52,9 @@ Rope::Rope(const ModelConfig& config)
     default:
       frequencies_ = Plain(config_.rope_theta);
   }
+  for (size_t i = 0; i < config_.rope_divisors.size(); ++i) {
+    frequencies_[i] /= config_.rope_divisors[i];
+  }
   if (config_.rope.type != RopeType::kLinear) return;
   for (float& frequency : frequencies_) {
     frequency /= static_cast<float>(config_.rope.factor);

@@ -40,7 +40,7 @@ class Loader {
       : checkpoint_(checkpoint),
         backend_(backend),
         dtype_(dtype),
-        mixed_(checkpoint.quantization().has_value()),
+        mixed_(checkpoint.mixed()),
         element_count_(element_count),
         progress_(progress) {}
 
@@ -198,7 +198,7 @@ absl::StatusOr<DType> MatrixDType(const CheckpointTensors& checkpoint) {
   CARAVAN_ASSIGN_OR_RETURN(
       const CheckpointTensor* const tensor,
       checkpoint.Get("model.layers.0.self_attn.q_proj.weight"));
-  if (checkpoint.quantization()) return DType::kFp32;
+  if (checkpoint.mixed()) return DType::kFp32;
   return PlainDType(tensor->type).value_or(DType::kFp32);
 }
 
