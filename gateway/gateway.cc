@@ -161,7 +161,12 @@ void Gateway::Parts::MakePipeline() {
   generation.inbox.max_backlog_tokens = options.max_backlog_tokens;
   generation.start_patience = absl::Seconds(options.start_patience_s);
   generation.resume_patience = absl::Seconds(options.resume_patience_s);
-  pipeline.emplace(generation);
+  generation.executor = context.get_executor();
+  IdempotencyOptions idempotency;
+  idempotency.window = absl::Seconds(options.idempotency_window_s);
+  idempotency.linger = absl::Seconds(options.idempotency_linger_s);
+  idempotency.max_bytes = options.idempotency_bytes;
+  pipeline.emplace(generation, idempotency);
   api.emplace(&*pipeline, &keys, ApiOptionsOf(options));
 }
 

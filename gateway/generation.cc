@@ -167,7 +167,22 @@ asio::awaitable<absl::Status> Generation::FindModel() {
   CARAVAN_CO_RETURN_IF_ERROR(CheckRequest(request_, facts_));
   sampling_ =
       ResolveSampling(request_.sampling, facts_.default_sampling, DrawSeed());
-  co_return absl::OkStatus();
+  co_return PinIdentity();
+}
+
+// A client that has a part of the stream gets the rest from the same class.
+absl::Status Generation::PinIdentity() {
+  if (!request_.identity_tag) return absl::OkStatus();
+  for (const ModelPtr& model : models_) {
+    if (IdentityTag(model->identity()) != *request_.identity_tag) continue;
+    pinned_identity_ = model->identity();
+    return absl::OkStatus();
+  }
+  if (request_.allow_inexact_resume) return absl::OkStatus();
+  return MakeError(Reason::kNoReplicaOfClass,
+                   StrCat("no replica of model ", facts_.name,
+                          " is of the class that began the stream"),
+                   {{"model", facts_.name}});
 }
 
 asio::awaitable<absl::Status> Generation::Admit() {
@@ -391,9 +406,10 @@ StreamEvents Generation::TakeEvents() {
     ticket_.Release();  // its first answer is there: it is no longer starting
     const v1::ModelIdentity identity =
         first_identity_.value_or(models_.front()->identity());
-    events.started =
-        Started{request_.request_id, facts_.name, sampling_.seed,
-                receipt::SystemFingerprint(identity, BuildId()), vocabulary_};
+    events.started = Started{
+        request_.request_id,   facts_.name,
+        sampling_.seed,        receipt::SystemFingerprint(identity, BuildId()),
+        IdentityTag(identity), vocabulary_};
   }
   if (complete && started_sent_) events.finished = MakeFinished();
   return events;
@@ -560,10 +576,17 @@ asio::awaitable<absl::StatusOr<v1::Target>> Generation::FindPlace(
   query.request = &request_;
   query.model = facts_.name;
   query.identities = models_;
-  if (same_identity) query.required_identity = identity_;
+  if (same_identity) query.required_identity = WantedIdentity(group);
   group.Describe(query);
   const Patience patience = PatienceFor(context_.start_patience);
   co_return co_await context_.placement->Find(std::move(query), patience);
+}
+
+// The class in which the group has to go on: its own, else the request's.
+std::optional<v1::ModelIdentity> Generation::WantedIdentity(
+    const PromptGroup& group) const {
+  if (group.identity) return group.identity;
+  return first_identity_ ? first_identity_ : pinned_identity_;
 }
 
 // In the class of what was streamed; in another one where nothing was yet, or
@@ -572,8 +595,9 @@ asio::awaitable<absl::StatusOr<v1::Target>> Generation::FindPlaceOrInexact(
     PromptGroup& group) {
   absl::StatusOr<v1::Target> target =
       co_await FindPlace(group, /*same_identity=*/true);
+  const bool nothing_yet = !has_output() && !pinned_identity_;
   const bool free_to_choose =
-      identity_ && (!has_output() || request_.allow_inexact_resume) &&
+      WantedIdentity(group) && (nothing_yet || request_.allow_inexact_resume) &&
       !target.ok() && ReasonOf(target.status()) == Reason::kNoReplicaOfClass;
   if (free_to_choose) {
     target = co_await FindPlace(group, /*same_identity=*/false);
@@ -581,29 +605,51 @@ asio::awaitable<absl::StatusOr<v1::Target>> Generation::FindPlaceOrInexact(
   co_return target;
 }
 
+// From here on another class computes the group's choices.
+void Generation::MarkInexact(const PromptGroup& group,
+                             const v1::ModelIdentity& identity) {
+  for (size_t i = 0; i < group.choices().size(); ++i) {
+    const ChoiceStream& choice = group.choices()[i];
+    if (choice.finished()) continue;
+    const InexactResume resume = {
+        group.index() * request_.n + static_cast<int32_t>(i),
+        static_cast<int32_t>(choice.output().size()),
+        identity.numerics_class()};
+    // One that gave no token leaves no mark.
+    std::erase_if(inexact_resumes_, [&](const InexactResume& old) {
+      return old.choice == resume.choice &&
+             old.from_position == resume.from_position;
+    });
+    inexact_resumes_.push_back(resume);
+  }
+}
+
 // The first placement fixes who computes; a later one in another class is
-// recorded.
+// recorded, unless nothing was computed before.
 absl::Status Generation::AdoptIdentity(PromptGroup& group,
                                        const v1::Target& target) {
   const v1::ModelIdentity& identity = target.model().identity();
-  if (identity_ && SameIdentity(*identity_, identity)) return absl::OkStatus();
   if (identity.tokenizer_id() != models_.front()->identity().tokenizer_id()) {
     return MakeError(Reason::kIdentityMismatch,
                      StrCat("worker ", target.worker_id(), " serves ",
                             facts_.name, " with another tokenizer"));
   }
-  if (!has_output()) {
+  const bool others_run =
+      std::any_of(groups_.begin(), groups_.end(), [&](const PromptGroup& g) {
+        return &g != &group && g.identity.has_value();
+      });
+  if (!first_identity_) {
+    first_identity_ = pinned_identity_ ? pinned_identity_ : identity;
+  } else if (!has_output() && !others_run && !pinned_identity_) {
     first_identity_ = identity;
-  } else {
-    for (const ChoiceStream& choice : group.choices()) {
-      if (choice.finished()) continue;
-      const auto index = static_cast<int32_t>(&choice - group.choices().data());
-      inexact_resumes_.push_back({group.index() * request_.n + index,
-                                  static_cast<int32_t>(choice.output().size()),
-                                  identity.numerics_class()});
-    }
   }
-  identity_ = identity;
+  const v1::ModelIdentity& before =
+      group.identity ? *group.identity : *first_identity_;
+  const bool moved =
+      !SameIdentity(before, identity) &&
+      (has_output() || !SameIdentity(*first_identity_, identity));
+  if (moved) MarkInexact(group, identity);
+  group.identity = identity;
   return absl::OkStatus();
 }
 
@@ -627,6 +673,7 @@ v1::Submit Generation::MakeSubmit(const PromptGroup& group,
   v1::Submit submit;
   submit.set_handle(handle);
   submit.set_request_id(request_.request_id);
+  submit.set_idempotency_key(request_.idempotency_key);
   submit.set_tenant(request_.tenant);
   submit.set_priority(request_.priority);
   submit.set_traceparent(request_.traceparent);

@@ -2,6 +2,7 @@
 #ifndef CARAVAN_GATEWAY_GENERATION_H_
 #define CARAVAN_GATEWAY_GENERATION_H_
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cstdint>
@@ -39,6 +40,8 @@ struct GenerationContext {
   GatewayMetrics* metrics = nullptr;
   const Clock* clock = nullptr;
   InboxOptions inbox;
+  // Where generations run that outlive their readers (idempotency keys).
+  boost::asio::any_io_executor executor;
   // How long a new request waits for a tokenizer or a router that is away, and
   // a running one for a replica that can continue it.
   absl::Duration start_patience = absl::Seconds(30);
@@ -96,7 +99,11 @@ class Generation final : public TokenStream {
   boost::asio::awaitable<absl::StatusOr<v1::Target>> FindPlaceOrInexact(
       PromptGroup& group);
   absl::Status SubmitTo(PromptGroup& group, const v1::Target& target);
+  absl::Status PinIdentity();
+  std::optional<v1::ModelIdentity> WantedIdentity(
+      const PromptGroup& group) const;
   absl::Status AdoptIdentity(PromptGroup& group, const v1::Target& target);
+  void MarkInexact(const PromptGroup& group, const v1::ModelIdentity& identity);
   v1::Submit MakeSubmit(const PromptGroup& group, const v1::Target& target,
                         uint64_t handle) const;
   absl::Status CountFailure(PromptGroup& group) const;
@@ -130,10 +137,11 @@ class Generation final : public TokenStream {
   ChoiceOptions choice_options_;
   std::vector<PromptGroup> groups_;
   std::vector<ToolCallFilter> tool_filters_;  // by choice; empty without tools
-  // After the first placement: who computes. The first is what the receipt
-  // says; the second is what continues.
+  // What the client's cursor demands.
+  std::optional<v1::ModelIdentity> pinned_identity_;
+  // After the first placement: who computes, as the receipt says. What was
+  // computed by others is marked.
   std::optional<v1::ModelIdentity> first_identity_;
-  std::optional<v1::ModelIdentity> identity_;
   std::vector<InexactResume> inexact_resumes_;
 
   std::optional<boost::asio::steady_timer> deadline_timer_;

@@ -48,6 +48,16 @@ void AddTimeFlags(CLI::App& app, GatewayOptions& options) {
                  "seconds that a client may take to read one message");
 }
 
+void AddIdempotencyFlags(CLI::App& app, GatewayOptions& options) {
+  app.add_option("--idempotency-window", options.idempotency_window_s,
+                 "seconds after its end for which a stream with an idempotency "
+                 "key can be attached to");
+  app.add_option("--idempotency-linger", options.idempotency_linger_s,
+                 "seconds for which a stream with a key runs unread");
+  app.add_option("--idempotency-bytes", options.idempotency_bytes,
+                 "bytes of streams with a key that have ended");
+}
+
 void AddLimitFlags(CLI::App& app, GatewayOptions& options) {
   app.add_option("--max-queued", options.max_queued, "requests that wait");
   app.add_option("--max-starting", options.max_starting,
@@ -93,6 +103,12 @@ absl::Status GatewayOptions::Validate() const {
       CheckFlagRange("--max-connections", max_connections, 1, 1 << 20));
   CARAVAN_RETURN_IF_ERROR(
       CheckFlagRange("--max-backlog-tokens", max_backlog_tokens, 1, 1 << 24));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckFlagRange("--idempotency-window", idempotency_window_s, 0, 86400));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckFlagRange("--idempotency-linger", idempotency_linger_s, 0, 86400));
+  CARAVAN_RETURN_IF_ERROR(CheckFlagRange(
+      "--idempotency-bytes", static_cast<double>(idempotency_bytes), 0, 1e12));
   CARAVAN_RETURN_IF_ERROR(CheckFlagRange("--threads", threads, 0, 64));
   const bool exposed = listen != "127.0.0.1" && listen != "::1";
   if (!tls_certificate_file.empty() && exposed && http_port >= 0) {
@@ -112,6 +128,7 @@ absl::StatusOr<std::optional<GatewayOptions>> ParseGatewayOptions(
   AddServiceFlags(app, options);
   AddAddressFlags(app, options);
   AddTimeFlags(app, options);
+  AddIdempotencyFlags(app, options);
   AddLimitFlags(app, options);
   CARAVAN_ASSIGN_OR_RETURN(const bool go_on, ParseFlags(app, argc, argv));
   if (!go_on) return std::optional<GatewayOptions>();

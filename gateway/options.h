@@ -28,6 +28,11 @@ struct GatewayOptions : ServiceOptions {
   double start_patience_s = 30;  // --start-patience: tokenizer, router away
   double resume_patience_s = 30;  // --resume-patience: worker lost
 
+  // --idempotency-window: for how long a stream with a key can be attached to
+  // after its end; --idempotency-linger: for how long it runs unread.
+  double idempotency_window_s = 300;
+  double idempotency_linger_s = 30;
+
   // Limits.
 
   int32_t max_queued = 4096;   // --max-queued: requests that wait; then 429
@@ -37,7 +42,9 @@ struct GatewayOptions : ServiceOptions {
   int32_t max_connections = 16'384;      // --max-connections: of HTTP
   double body_timeout_s = 20;            // --body-timeout: slow bodies; 408
   double write_timeout_s = 30;           // --write-timeout: slow readers
-  int32_t max_backlog_tokens = 4096;     // --max-backlog-tokens: slow readers
+  // --idempotency-bytes: of streams with a key that have ended.
+  int64_t idempotency_bytes = int64_t{64} << 20;
+  int32_t max_backlog_tokens = 4096;  // --max-backlog-tokens: slow readers
 
   // Parameters that affect performance.
 

@@ -1,5 +1,9 @@
 #include "gateway/pipeline.h"
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -40,6 +44,49 @@ class Pipeline::Tracked final : public TokenStream {
 };
 
 absl::StatusOr<std::shared_ptr<TokenStream>> Pipeline::Open(
+    GenerationRequest request) {
+  if (request.idempotency_key.empty()) {
+    if (request.resume_cursor.empty()) return Begin(std::move(request));
+    return FieldError("Last-Event-ID", "sent with the idempotency key",
+                      "no key");
+  }
+  const auto start = [this](GenerationRequest started,
+                            std::shared_ptr<Recording> recording) {
+    absl::StatusOr<std::shared_ptr<TokenStream>> stream =
+        Begin(std::move(started));
+    if (!stream.ok()) return stream.status();
+    // Posted, for it must not run inside of the store's call.
+    asio::post(context_.executor, [this, stream = *std::move(stream),
+                                   recording = std::move(recording)] {
+      asio::co_spawn(asio::make_strand(context_.executor),
+                     Record(stream, recording), asio::detached);
+    });
+    return absl::OkStatus();
+  };
+  return kept_.Open(std::move(request), start);
+}
+
+// Reads a generation to its end, whoever else does.
+asio::awaitable<void> Pipeline::Record(std::shared_ptr<TokenStream> stream,
+                                       std::shared_ptr<Recording> recording) {
+  absl::Status end;
+  for (bool over = false; !over;) {
+    absl::StatusOr<StreamEvents> events = co_await stream->Next();
+    over = !events.ok() || events->finished.has_value();
+    if (events.ok()) {
+      recording->Append(*std::move(events));
+    } else {
+      end = events.status();
+    }
+    if (!over && kept_.IsForsaken(*recording)) {
+      stream->Cancel(MakeError(Reason::kCancelled, "nobody reads the stream"));
+    }
+  }
+  recording->End(end);
+  kept_.Ended(recording);
+}
+
+absl::StatusOr<std::shared_ptr<TokenStream>> Pipeline::Begin(
     GenerationRequest request) {
   absl::MutexLock lock(&mutex_);
   if (draining_) {

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "gateway/generation.h"
+#include "gateway/idempotency.h"
 #include "gateway/request.h"
 #include "gateway/stream/token_stream.h"
 
@@ -22,9 +23,12 @@ namespace caravan::gateway {
 // Thread-safe. Must outlive its streams.
 class Pipeline {
  public:
-  explicit Pipeline(GenerationContext context) : context_(std::move(context)) {}
+  Pipeline(GenerationContext context, const IdempotencyOptions& idempotency)
+      : context_(std::move(context)), kept_(idempotency, context_.clock) {}
 
-  // A stream that has not started: its first Next() does. Error: kDraining.
+  // A stream that has not started: its first Next() does. With an idempotency
+  // key: one that may run already. Errors: kDraining, those of
+  // IdempotencyStore.
   absl::StatusOr<std::shared_ptr<TokenStream>> Open(GenerationRequest request);
 
   // Ids of a text or a conversation. Errors: those of the tokenizer;
@@ -53,10 +57,14 @@ class Pipeline {
  private:
   class Tracked;
 
+  absl::StatusOr<std::shared_ptr<TokenStream>> Begin(GenerationRequest request);
+  boost::asio::awaitable<void> Record(std::shared_ptr<TokenStream> stream,
+                                      std::shared_ptr<Recording> recording);
   void Forget(uint64_t id);
   Patience StartPatience() const;
 
   const GenerationContext context_;
+  IdempotencyStore kept_;
   mutable absl::Mutex mutex_;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -1,9 +1,12 @@
 #include "gateway/placement.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "common/kv/block_hash.h"
+#include "common/receipt/receipt.h"
 #include "common/status/errors.h"
+#include "common/strings.h"
 
 namespace caravan::gateway {
 namespace {
@@ -73,6 +76,16 @@ bool SameIdentity(const v1::ModelIdentity& a, const v1::ModelIdentity& b) {
   return a.weights_id() == b.weights_id() &&
          a.numerics_class() == b.numerics_class() &&
          a.fingerprint() == b.fingerprint();
+}
+
+uint64_t IdentityTag(const v1::ModelIdentity& identity) {
+  const std::string digest = receipt::Sha256(
+      StrCat(identity.weights_id().size(), ":", identity.weights_id(),
+             identity.numerics_class().size(), ":", identity.numerics_class(),
+             identity.fingerprint()));
+  uint64_t tag = 0;
+  std::memcpy(&tag, digest.data(), sizeof(tag));
+  return tag;
 }
 
 v1::PlaceRequest MakePlaceRequest(const PlacementQuery& query) {

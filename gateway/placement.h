@@ -66,6 +66,9 @@ class Placement {
 // The question as the router takes it. Pure.
 v1::PlaceRequest MakePlaceRequest(const PlacementQuery& query);
 
+// Weights, class and fingerprint in 64 bits.
+uint64_t IdentityTag(const v1::ModelIdentity& identity);
+
 // Whether both can continue each other's streams.
 bool SameIdentity(const v1::ModelIdentity& a, const v1::ModelIdentity& b);
 

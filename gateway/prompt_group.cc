@@ -151,6 +151,7 @@ absl::StatusOr<int32_t> PromptGroup::ApplyTokens(
     computed_ = true;
     attempts = 0;
     deaths = 0;
+    excluded.clear();
   }
   return count;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -96,6 +97,9 @@ class PromptGroup {
   absl::Status failure;      // not OK: the placement has failed
   bool worker_died = false;  // with a failure: it was the worker
   bool should_move = false;  // the worker drains
+
+  // Who computes it now, or did last.
+  std::optional<v1::ModelIdentity> identity;
 
   // Since the last new token.
   int32_t attempts = 0;

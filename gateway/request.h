@@ -100,6 +100,13 @@ struct GenerationRequest {
   std::string model;       // empty: the only one that is served
   std::string tenant;      // empty without API keys
   double tenant_weight = 1;
+  // Scoped by tenant: the same key and body attach to the stream instead of
+  // computing again, from `resume_cursor` on (an event's id; may be empty).
+  std::string idempotency_key;
+  std::string resume_cursor;
+  std::string body_digest;  // of what the client sent; with a key
+  // Only replicas with this tag of identity (IdentityTag): what a cursor says.
+  std::optional<uint64_t> identity_tag;
   std::string routing_key;  // keeps a client's requests together
   std::string traceparent;
   int32_t priority = 0;  // [-100, 100]

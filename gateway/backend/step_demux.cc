@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/status/errors.h"
 #include "common/status/grpc_status.h"
 
 namespace caravan::gateway {
@@ -82,7 +83,10 @@ std::vector<HandleEvents> SplitByHandle(const v1::StepOutput& step) {
             {finish.choice(), ReasonOf(finish), finish.output_token_count()});
   }
   for (const v1::HandleError& error : step.errors()) {
-    splitter.Of(error.handle()).error = FromProtoError(error.error());
+    HandleEvents& events = splitter.Of(error.handle());
+    events.error = FromProtoError(error.error());
+    // A later stage of the replica died while the handle ran.
+    events.worker_died = caravan::ReasonOf(events.error) == Reason::kWorkerLost;
   }
   return splitter.Take();
 }

@@ -18,6 +18,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/receipt/receipt.h"
 #include "common/status/errors.h"
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
@@ -40,6 +41,15 @@ std::string MetadataValue(const grpc::CallbackServerContext& context,
 std::string NewRequestId() {
   thread_local std::mt19937_64 engine{std::random_device{}()};
   return absl::StrFormat("%016x%016x", engine(), engine());
+}
+
+// Of what the call asks for, however it is called and continued.
+std::string DigestOf(const v1::GenerateRequest& proto) {
+  v1::GenerateRequest asked = proto;
+  asked.clear_request_id();
+  asked.clear_idempotency_key();
+  asked.clear_resume_cursor();
+  return receipt::Sha256(asked.SerializeAsString());
 }
 
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
@@ -132,6 +142,7 @@ asio::awaitable<absl::Status> GenerateCall::Pump() {
     finished = events->finished.has_value();
     std::vector<v1::GenerateResponse> responses =
         maker.Responses(*std::move(events));
+    if (!responses.empty()) responses.back().set_cursor(stream_->EventId());
     stream_->BeginWrite();
     for (size_t i = 0; i < responses.size(); ++i) {
       const bool written = co_await Write(std::move(responses[i]));
@@ -199,6 +210,7 @@ absl::StatusOr<std::shared_ptr<TokenStream>> GenerationService::Open(
   CARAVAN_ASSIGN_OR_RETURN(GenerationRequest request, TranslateGenerate(proto));
   request.endpoint = endpoint;
   if (request.request_id.empty()) request.request_id = NewRequestId();
+  request.body_digest = DigestOf(proto);
   request.tenant = tenant.name;
   request.tenant_weight = tenant.weight;
   request.traceparent = MetadataValue(context, "traceparent");

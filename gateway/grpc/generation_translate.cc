@@ -16,10 +16,9 @@ constexpr int32_t kDefaultMaxTokens = 16;
 
 absl::Status RefuseUnsupported(const v1::GenerateRequest& proto) {
   const std::pair<std::string_view, const std::string*> strings[] = {
-      {"idempotency_key", &proto.idempotency_key()},
       {"adapter", &proto.adapter()},
       {"response_format_json", &proto.response_format_json()},
-      {"resume_cursor", &proto.resume_cursor()}};
+  };
   for (const auto& [field, value] : strings) {
     if (!value->empty()) return UnsupportedError(field);
   }
@@ -215,6 +214,8 @@ absl::StatusOr<GenerationRequest> TranslateGenerate(
   if (!proto.has_chat()) request.default_max_tokens = kDefaultMaxTokens;
   if (proto.has_n()) request.n = proto.n();
   request.priority = proto.priority();
+  request.idempotency_key = proto.idempotency_key();
+  request.resume_cursor = proto.resume_cursor();
   request.allow_inexact_resume = proto.allow_inexact_resume();
   for (const v1::ResumedChoice& choice : proto.resumed_choices()) {
     request.resumed_choices.push_back(
@@ -302,6 +303,7 @@ std::vector<v1::GenerateResponse> ResponseMaker::Responses(
     StreamEvents events) {
   std::vector<v1::GenerateResponse> responses;
   if (events.started) started_ = *std::move(events.started);
+  if (events.repeated) events.prompts.clear();
   for (const PromptReady& prompt : events.prompts) {
     responses.push_back(MakeStarted(prompt));
     for (int32_t i = 0; request_.echo && i < request_.n; ++i) {

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 #include "common/log.h"
+#include "common/receipt/receipt.h"
 #include "common/status/errors.h"
 #include "common/strings.h"
 #include "gateway/http/sse_writer.h"
@@ -65,9 +66,14 @@ std::vector<openai::ModelEntry> EntriesOf(const std::vector<ModelPtr>& models) {
   return entries;
 }
 
-std::string EventsOf(const std::vector<std::string>& chunks, bool finished) {
+// The last chunk carries the id: who has it has those before it.
+std::string EventsOf(const std::vector<std::string>& chunks, bool finished,
+                     const std::string& event_id) {
   std::string bytes;
-  for (const std::string& chunk : chunks) AppendEvent(chunk, bytes);
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const bool last = i + 1 == chunks.size();
+    AppendEvent(chunks[i], bytes, last ? event_id : "");
+  }
   if (finished) AppendDone(bytes);
   return bytes;
 }
@@ -174,6 +180,10 @@ asio::awaitable<void> Api::Generate(Exchange& exchange, Tenant tenant,
   request->request_id = RequestIdOf(exchange.request());
   request->traceparent = exchange.request().traceparent;
   request->routing_key = exchange.request().routing_key;
+  request->idempotency_key = exchange.request().idempotency_key;
+  request->resume_cursor = exchange.request().last_event_id;
+  request->body_digest = receipt::Sha256(
+      StrCat(exchange.request().path, "\n", exchange.request().body));
   request->tenant = tenant.name;
   request->tenant_weight = tenant.weight;
   request->deadline = pipeline_->clock().Now() + options_.request_timeout;
@@ -247,7 +257,7 @@ asio::awaitable<void> Api::Stream(Exchange& exchange, TokenStream& stream,
     std::string bytes;
     if (events.ok()) {
       finished = events->finished.has_value();
-      bytes = EventsOf(renderer->Chunks(*events), finished);
+      bytes = EventsOf(renderer->Chunks(*events), finished, stream.EventId());
     } else if (!begun) {
       co_await exchange.Respond(ErrorResponse(events.status()));
       co_return;

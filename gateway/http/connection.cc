@@ -211,6 +211,8 @@ void Connection::TakeRequest(Parser& parser) {
   request_.request_id = FieldOf(message, "x-request-id");
   request_.traceparent = FieldOf(message, "traceparent");
   request_.routing_key = FieldOf(message, "x-routing-key");
+  request_.idempotency_key = FieldOf(message, "idempotency-key");
+  request_.last_event_id = FieldOf(message, "last-event-id");
   request_.content_encoding = FieldOf(message, "Content-Encoding");
   request_.body = std::move(message.body());
   version_ = message.version();

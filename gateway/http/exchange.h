@@ -18,6 +18,8 @@ struct Request {
   std::string traceparent;  // W3C
   std::string routing_key;  // header x-routing-key
   std::string content_encoding;
+  std::string idempotency_key;  // header idempotency-key
+  std::string last_event_id;    // header last-event-id
   std::string body;
 };
 

@@ -4,7 +4,12 @@
 
 namespace caravan::gateway::http {
 
-void AppendEvent(std::string_view json, std::string& out) {
+void AppendEvent(std::string_view json, std::string& out, std::string_view id) {
+  if (!id.empty()) {
+    out += "id: ";
+    out += id;
+    out += '\n';
+  }
   out += "data: ";
   out += json;
   out += "\n\n";

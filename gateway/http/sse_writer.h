@@ -7,8 +7,10 @@
 
 namespace caravan::gateway::http {
 
-// "data: JSON\n\n". `json` has no line breaks.
-void AppendEvent(std::string_view json, std::string& out);
+// "data: JSON\n\n", after "id: ID\n" unless `id` is empty. Neither has line
+// breaks.
+void AppendEvent(std::string_view json, std::string& out,
+                 std::string_view id = {});
 
 // "data: [DONE]\n\n": a clean end.
 void AppendDone(std::string& out);

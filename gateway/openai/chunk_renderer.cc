@@ -16,11 +16,12 @@ std::vector<std::string> ChunkRenderer::Chunks(const StreamEvents& events) {
   if (events.started) {
     started_ = *events.started;
     prompts_.resize(request_.prompts.size());
-    Append(StartChoices(), choices);
+    prompt_ids_written_ = events.repeated;
+    if (!events.repeated) Append(StartChoices(), choices);
   }
   for (const PromptReady& prompt : events.prompts) {
     prompts_[prompt.prompt] = prompt;
-    Append(PromptChoices(prompt), choices);
+    if (!events.repeated) Append(PromptChoices(prompt), choices);
   }
   for (const ChoiceDelta& delta : events.deltas) {
     Append(DeltaChoices(delta), choices);

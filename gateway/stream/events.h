@@ -62,6 +62,7 @@ struct Started {
   std::string model;
   uint64_t seed = 0;
   std::string system_fingerprint;
+  uint64_t identity_tag = 0;  // of weights, class and fingerprint
   std::shared_ptr<const text::Vocabulary> vocabulary;
 };
 
@@ -87,6 +88,9 @@ struct StreamEvents {
   std::vector<PromptReady> prompts;
   std::vector<ChoiceDelta> deltas;
   std::optional<Finished> finished;
+  // The client has `started` and `prompts` from an earlier connection: they
+  // are only for the door.
+  bool repeated = false;
 
   bool empty() const {
     return !started && prompts.empty() && deltas.empty() && !finished;

@@ -3,6 +3,7 @@
 #define CARAVAN_GATEWAY_STREAM_TOKEN_STREAM_H_
 
 #include <boost/asio/awaitable.hpp>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,10 @@ class TokenStream {
   // slow ends the stream with kSlowReader.
   virtual void BeginWrite() = 0;
   virtual void EndWrite() = 0;
+
+  // From where a client that has all that Next() gave can go on; empty where
+  // streams are not kept (no idempotency key).
+  virtual std::string EventId() const { return {}; }
 };
 
 }  // namespace caravan::gateway

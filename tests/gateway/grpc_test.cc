@@ -159,8 +159,8 @@ TEST_F(GrpcTest, RefusesByName) {
                 r.mutable_chat()->add_tools()->set_definition_json("[");
               }),
               HasReason(Reason::kInvalidField, HasSubstr("chat.tools[0]")));
-  EXPECT_THAT(refuse([](auto& r) { r.set_idempotency_key("x"); }),
-              HasReason(Reason::kUnsupportedParameter));
+  EXPECT_THAT(refuse([](auto& r) { r.set_resume_cursor("x"); }),
+              HasReason(Reason::kInvalidField, HasSubstr("idempotency key")));
   EXPECT_THAT(refuse([](auto& r) { r.mutable_chat(); }),
               HasReason(Reason::kInvalidField, HasSubstr("messages")));
   EXPECT_THAT(refuse([](auto& r) { r.set_n(0); }),

@@ -110,9 +110,10 @@ HttpAnswer HttpClient::Post(const std::string& path, const std::string& body,
 }
 
 HttpAnswer HttpClient::PostStream(const std::string& path,
-                                  const std::string& body) {
-  Send("POST " + path + " HTTP/1.1\r\nHost: test\r\nContent-Length: " +
-       std::to_string(body.size()) + "\r\n\r\n" + body);
+                                  const std::string& body,
+                                  const std::string& headers) {
+  Send("POST " + path + " HTTP/1.1\r\nHost: test\r\n" + headers +
+       "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
   body_over_ = false;
   return ReadHead();
 }
@@ -133,8 +134,13 @@ std::optional<std::string> HttpClient::NextEvent() {
   for (;;) {
     const size_t end = events_.find("\n\n");
     if (end != std::string::npos) {
-      const std::string event = events_.substr(0, end);
+      std::string event = events_.substr(0, end);
       events_.erase(0, end + 2);
+      if (event.starts_with("id: ")) {
+        const size_t line = event.find('\n');
+        last_event_id_ = event.substr(4, line - 4);
+        event.erase(0, line + 1);
+      }
       return event.starts_with("data: ") ? event.substr(6) : event;
     }
     if (body_over_) return std::nullopt;

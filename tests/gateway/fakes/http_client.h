@@ -33,8 +33,11 @@ class HttpClient {
 
   // For event streams: sends, reads the head, then event by event. The data of
   // the next event, or nothing at the end of the body.
-  HttpAnswer PostStream(const std::string& path, const std::string& body);
+  HttpAnswer PostStream(const std::string& path, const std::string& body,
+                        const std::string& headers = "");
   std::optional<std::string> NextEvent();
+  // The id of the last event that had one.
+  const std::string& last_event_id() const { return last_event_id_; }
 
   // Ends the connection without ceremony.
   void Close();
@@ -48,6 +51,7 @@ class HttpClient {
   int socket_ = -1;
   std::string buffer_;
   std::string events_;
+  std::string last_event_id_;
   bool body_over_ = false;
 };
 
