@@ -106,4 +106,42 @@ absl::StatusOr<v1::Receipt> DecodeReceipt(std::string_view base64) {
   return receipt;
 }
 
+absl::Status CheckRegenerated(const v1::Receipt& receipt,
+                              std::span<const int32_t> prompt,
+                              std::span<const std::vector<int32_t>> outputs) {
+  if (receipt.inexact_resumes_size() > 0) {
+    return FieldError("receipt.inexact_resumes", "empty to be replayed",
+                      receipt.inexact_resumes(0).numerics_class());
+  }
+  if (receipt.choices_size() == 0) {
+    return FieldError("receipt.choices", "listed to be replayed", "none");
+  }
+  if (Sha256OfIds(prompt) != receipt.prompt_sha256()) {
+    return MakeError(Reason::kIdentityMismatch,
+                     StrCat("the prompt is another one: ", prompt.size(),
+                            " tokens, while the receipt has ",
+                            receipt.prompt_token_count()));
+  }
+  if (std::ssize(outputs) != receipt.choices_size()) {
+    return MakeError(
+        Reason::kIdentityMismatch,
+        StrCat("the request gives ", outputs.size(),
+               " choices, while the receipt has ", receipt.choices_size()));
+  }
+  for (const v1::ReceiptChoice& choice : receipt.choices()) {
+    const auto index = static_cast<size_t>(choice.index());
+    if (index < outputs.size() &&
+        Sha256OfIds(outputs[index]) == choice.output_sha256()) {
+      continue;
+    }
+    return MakeError(
+        Reason::kIdentityMismatch,
+        StrCat("choice ", choice.index(),
+               " differs: ", index < outputs.size() ? outputs[index].size() : 0,
+               " tokens, while the receipt has ", choice.output_token_count()),
+        {{"choice", StrCat(choice.index())}});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace caravan::receipt

@@ -11,7 +11,9 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "caravan/v1/receipt.pb.h"
 
@@ -49,6 +51,14 @@ std::string EncodeReceipt(std::string_view serialized);
 // Errors: kInvalidField when `base64` is too long, not base64, not a receipt
 // or of another schema.
 absl::StatusOr<v1::Receipt> DecodeReceipt(std::string_view base64);
+
+// Whether the ids of a repeated request are those of the receipt: `prompt` of
+// all prompts, in order, `outputs` of each choice. Errors: kIdentityMismatch
+// saying what differs; kInvalidField where the receipt cannot be compared (it
+// lists no choices, or another class took part).
+absl::Status CheckRegenerated(const v1::Receipt& receipt,
+                              std::span<const int32_t> prompt,
+                              std::span<const std::vector<int32_t>> outputs);
 
 }  // namespace caravan::receipt
 

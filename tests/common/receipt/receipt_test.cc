@@ -113,5 +113,30 @@ TEST(ReceiptTest, AModelNameThatFillsItIsAnError) {
               testing::HasReason(Reason::kInternal, HasSubstr("2048")));
 }
 
+TEST(ReceiptTest, RegeneratedIdsAreComparedChoiceByChoice) {
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  const std::vector<std::vector<int32_t>> outputs = {{4, 5}, {6}};
+  v1::Receipt receipt;
+  receipt.set_prompt_sha256(Sha256OfIds(prompt));
+  for (int i = 0; i < 2; ++i) {
+    v1::ReceiptChoice& choice = *receipt.add_choices();
+    choice.set_index(i);
+    choice.set_output_sha256(Sha256OfIds(outputs[static_cast<size_t>(i)]));
+  }
+  EXPECT_OK(CheckRegenerated(receipt, prompt, outputs));
+  const std::vector<std::vector<int32_t>> changed = {{4, 5}, {7}};
+  EXPECT_THAT(CheckRegenerated(receipt, prompt, changed),
+              testing::HasReason(Reason::kIdentityMismatch,
+                                 ::testing::HasSubstr("choice 1")));
+  EXPECT_FALSE(CheckRegenerated(receipt, outputs[0], outputs).ok());
+  EXPECT_FALSE(
+      CheckRegenerated(receipt, prompt,
+                       std::span<const std::vector<int32_t>>(outputs).first(1))
+          .ok());
+  receipt.add_inexact_resumes()->set_numerics_class("other/v1");
+  EXPECT_THAT(CheckRegenerated(receipt, prompt, outputs),
+              testing::HasReason(Reason::kInvalidField));
+}
+
 }  // namespace
 }  // namespace caravan::receipt
