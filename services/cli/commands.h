@@ -25,6 +25,7 @@ Command AddWorkers(CLI::App& root);     // workers.cc
 Command AddMakeModel(CLI::App& root);   // make_model.cc
 Command AddBench(CLI::App& root);       // bench.cc
 Command AddHealth(CLI::App& root);      // health.cc
+Command AddReplay(CLI::App& root);      // replay.cc
 Command AddTokenize(CLI::App& root);    // tokenize.cc
 Command AddRender(CLI::App& root);      // render.cc
 Command AddConvert(CLI::App& root);     // convert.cc

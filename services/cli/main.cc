@@ -32,9 +32,10 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", std::string(BuildId()));
   app.require_subcommand(1);
   std::vector<Command> commands;
-  for (const auto add : {AddUp, AddGenerate, AddChat, AddScore, AddPlan,
-                         AddWorkers, AddMakeModel, AddBench, AddHealth,
-                         AddTokenize, AddRender, AddConvert, AddApplyDelta}) {
+  for (const auto add :
+       {AddUp, AddGenerate, AddChat, AddScore, AddPlan, AddWorkers,
+        AddMakeModel, AddBench, AddHealth, AddReplay, AddTokenize, AddRender,
+        AddConvert, AddApplyDelta}) {
     commands.push_back(add(app));
   }
   try {
