@@ -30,6 +30,8 @@ TEST_P(GgufGoldenTest, LogitsAndGreedyIdsAreThoseOfTheWeightsInside) {
   ASSERT_OK_AND_ASSIGN(
       const auto model,
       GoldenModel::Load(folder + "/" + name + ".gguf", backend));
+  EXPECT_EQ(model->loaded().description.plan.weight_bytes,
+            model->loaded().weights.bytes);
   const auto ids = golden["input_ids"].get<std::vector<int32_t>>();
   model->Start(static_cast<int32_t>(ids.size()));
   ASSERT_OK_AND_ASSIGN(const LogitRows rows, model->Run(ids, 7));

@@ -12,8 +12,8 @@ namespace {
 // Adds up tensors group by group.
 class Counter {
  public:
-  Counter(DType dtype, const Backend& backend, MemoryPlan* plan)
-      : dtype_(dtype), backend_(backend), plan_(*plan) {
+  Counter(const TensorTypes& types, const Backend& backend, MemoryPlan* plan)
+      : types_(types), backend_(backend), plan_(*plan) {
     for (int i = 0; i < kTensorGroupCount; ++i) {
       plan_.groups[i].group = static_cast<TensorGroup>(i);
     }
@@ -22,14 +22,17 @@ class Counter {
   void Tensor(const TensorSpec& tensor) {
     GroupPlan& group = GroupOf(tensor);
     group.parameters += tensor.elements();
-    group.checkpoint_bytes += tensor.elements() * SizeOf(dtype_);
+    group.checkpoint_bytes += static_cast<size_t>(
+        tensor.cols == 0
+            ? RowBytes(types_(tensor.name), tensor.rows)
+            : tensor.rows * RowBytes(types_(tensor.name), tensor.cols));
     if (tensor.cols == 0) group.packed_bytes += tensor.rows * sizeof(float);
   }
 
   void Packed(const MatrixSpec& matrix) {
     std::vector<RawMatrix> parts;
     for (const TensorSpec& part : matrix.parts) {
-      parts.push_back({nullptr, dtype_, part.rows, part.cols});
+      parts.push_back({nullptr, types_(part.name), part.rows, part.cols});
     }
     GroupOf(matrix.parts[0]).packed_bytes +=
         backend_.PackedBytes(parts, matrix.pack);
@@ -40,7 +43,7 @@ class Counter {
     return plan_.groups[static_cast<int>(tensor.group)];
   }
 
-  const DType dtype_;
+  const TensorTypes& types_;
   const Backend& backend_;
   MemoryPlan& plan_;
 };
@@ -87,10 +90,17 @@ KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
 MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
                           const Backend& backend,
                           const MemoryPlanOptions& options) {
+  const auto types = [dtype](const std::string&) { return FromDType(dtype); };
+  return MakeMemoryPlan(config, dtype, types, backend, options);
+}
+
+MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
+                          const TensorTypes& types, const Backend& backend,
+                          const MemoryPlanOptions& options) {
   const ModelLayout layout = MakeLayout(config);
   MemoryPlan plan;
   plan.dtype = dtype;
-  Counter counter(dtype, backend, &plan);
+  Counter counter(types, backend, &plan);
   for (const TensorSpec& tensor : AllTensors(layout)) counter.Tensor(tensor);
   CountPacked(layout, backend, counter);
   for (const GroupPlan& group : plan.groups) {

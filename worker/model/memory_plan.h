@@ -7,11 +7,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <string>
 
 #include "worker/model/config.h"
 #include "worker/model/layout.h"
 #include "worker/ops/backend.h"
 #include "worker/tensor/dtype.h"
+#include "worker/tensor/weight_type.h"
 
 namespace caravan::worker {
 
@@ -49,6 +52,13 @@ struct MemoryPlan {
 // PlannedDType() where there is none.
 MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
                           const Backend& backend,
+                          const MemoryPlanOptions& options);
+
+// The same where tensors, by their Hugging Face names, have types of their own;
+// `dtype` is what the numerics class names.
+using TensorTypes = std::function<WeightType(const std::string& name)>;
+MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
+                          const TensorTypes& types, const Backend& backend,
                           const MemoryPlanOptions& options);
 
 // config.json's torch_dtype; fp32 where it has none.

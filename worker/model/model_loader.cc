@@ -23,13 +23,19 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
         LoadGenerationConfig(directory, model.config.vocab_size));
   }
   model.eos_ids = model.generation.eos_ids.value_or(model.config.eos_ids);
-  model.dtype = PlannedDType(model.config);
-  if (checkpoint != nullptr) {
-    CARAVAN_ASSIGN_OR_RETURN(model.dtype, MatrixDType(*checkpoint));
-    model.checkpoint = checkpoint->Describe();
+  if (checkpoint == nullptr) {
+    model.dtype = PlannedDType(model.config);
+    model.plan =
+        MakeMemoryPlan(model.config, model.dtype, backend, options.memory);
+    return model;
   }
+  CARAVAN_ASSIGN_OR_RETURN(model.dtype, MatrixDType(*checkpoint));
+  model.checkpoint = checkpoint->Describe();
+  const auto types = [&](const std::string& name) {
+    return LoadedType(*checkpoint, name, model.dtype);
+  };
   model.plan =
-      MakeMemoryPlan(model.config, model.dtype, backend, options.memory);
+      MakeMemoryPlan(model.config, model.dtype, types, backend, options.memory);
   return model;
 }
 

@@ -32,6 +32,11 @@ absl::Status RecordError(const CheckpointTensor& tensor, std::string_view what,
       limit, value);
 }
 
+// Columns in another order are put right in fp32, which loses nothing.
+WeightType TypeInMemory(const CheckpointTensor& tensor) {
+  return tensor.order.empty() ? tensor.type : WeightType::kFp32;
+}
+
 // Loads tensor after tensor of one checkpoint.
 class Loader {
  public:
@@ -93,10 +98,8 @@ absl::StatusOr<const CheckpointTensor*> Loader::Take(const TensorSpec& spec) {
 absl::StatusOr<RawMatrix> Loader::Raw(const CheckpointTensor& tensor,
                                       int64_t cols,
                                       std::vector<Buffer>& made) const {
-  // Columns in another order are put right in fp32, which loses nothing.
   const bool ordered = tensor.order.empty();
-  RawMatrix raw(tensor.data, ordered ? tensor.type : WeightType::kFp32,
-                tensor.rows(), cols);
+  RawMatrix raw(tensor.data, TypeInMemory(tensor), tensor.rows(), cols);
   if (ordered) raw.interleaved = tensor.interleaved;
   if (raw.data != nullptr) return raw;
   CARAVAN_ASSIGN_OR_RETURN(
@@ -200,6 +203,12 @@ absl::StatusOr<DType> MatrixDType(const CheckpointTensors& checkpoint) {
       checkpoint.Get("model.layers.0.self_attn.q_proj.weight"));
   if (checkpoint.mixed()) return DType::kFp32;
   return PlainDType(tensor->type).value_or(DType::kFp32);
+}
+
+WeightType LoadedType(const CheckpointTensors& checkpoint,
+                      const std::string& name, DType otherwise) {
+  const CheckpointTensor* const tensor = checkpoint.Find(name);
+  return tensor == nullptr ? FromDType(otherwise) : TypeInMemory(*tensor);
 }
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,

@@ -56,6 +56,11 @@ using LoadProgress = std::function<void(int percent)>;
 // of its first q_proj, or fp32 where some matrices are quantized.
 absl::StatusOr<DType> MatrixDType(const CheckpointTensors& checkpoint);
 
+// The type in which LoadWeights hands a tensor to the backend; `otherwise`
+// where the checkpoint has none of that name.
+WeightType LoadedType(const CheckpointTensors& checkpoint,
+                      const std::string& name, DType otherwise);
+
 // Hashes and packs every tensor of the configuration; pages of the checkpoint
 // are dropped as they are done with. Errors (kModelFileInvalid) name file and
 // tensor: missing ones, shapes that differ from the configuration's, types
