@@ -4,6 +4,7 @@
 #ifndef CARAVAN_GATEWAY_IDEMPOTENCY_H_
 #define CARAVAN_GATEWAY_IDEMPOTENCY_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -55,6 +56,11 @@ class IdempotencyStore {
 
   // Whether the generation may end because nobody has read it for too long.
   bool IsForsaken(const Recording& recording) const;
+  // How often to ask.
+  absl::Duration watch_interval() const {
+    return std::clamp(options_.linger / 4, absl::Milliseconds(20),
+                      absl::Seconds(1));
+  }
 
  private:
   struct Entry {

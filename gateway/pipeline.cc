@@ -60,10 +60,28 @@ absl::StatusOr<std::shared_ptr<TokenStream>> Pipeline::Open(
                                    recording = std::move(recording)] {
       asio::co_spawn(asio::make_strand(context_.executor),
                      Record(stream, recording), asio::detached);
+      asio::co_spawn(context_.executor, Watch(stream, recording),
+                     asio::detached);
     });
     return absl::OkStatus();
   };
   return kept_.Open(std::move(request), start);
+}
+
+// Ends a generation that nobody has read for too long, whether or not it gives
+// anything.
+asio::awaitable<void> Pipeline::Watch(std::weak_ptr<TokenStream> stream,
+                                      std::shared_ptr<Recording> recording) {
+  while (!recording->ended()) {
+    if (kept_.IsForsaken(*recording)) {
+      if (const auto running = stream.lock()) {
+        running->Cancel(
+            MakeError(Reason::kCancelled, "nobody reads the stream"));
+      }
+      co_return;
+    }
+    co_await PauseFor(kept_.watch_interval());
+  }
 }
 
 // Reads a generation to its end, whoever else does.
@@ -77,9 +95,6 @@ asio::awaitable<void> Pipeline::Record(std::shared_ptr<TokenStream> stream,
       recording->Append(*std::move(events));
     } else {
       end = events.status();
-    }
-    if (!over && kept_.IsForsaken(*recording)) {
-      stream->Cancel(MakeError(Reason::kCancelled, "nobody reads the stream"));
     }
   }
   recording->End(end);

@@ -60,6 +60,8 @@ class Pipeline {
   absl::StatusOr<std::shared_ptr<TokenStream>> Begin(GenerationRequest request);
   boost::asio::awaitable<void> Record(std::shared_ptr<TokenStream> stream,
                                       std::shared_ptr<Recording> recording);
+  boost::asio::awaitable<void> Watch(std::weak_ptr<TokenStream> stream,
+                                     std::shared_ptr<Recording> recording);
   void Forget(uint64_t id);
   Patience StartPatience() const;
 

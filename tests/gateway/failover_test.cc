@@ -113,6 +113,18 @@ TEST_F(FailoverTest, TwoDeathsWithoutATokenEndASuspectRequest) {
   EXPECT_EQ(ErrorCode(events), "SUSPECT_REQUEST");
 }
 
+TEST_F(FailoverTest, TwoLostStagesAreTwoDeaths) {
+  FakeWorker second("worker-2");
+  fleet_.Add(second);
+  first_.FailSubmits(v1::ERROR_REASON_WORKER_LOST, true);
+  second.FailSubmits(v1::ERROR_REASON_WORKER_LOST, true);
+  Start();
+  HttpClient client = Connect();
+  const HttpAnswer answer = client.Post("/v1/completions", Completion(""));
+  EXPECT_EQ(Parse(answer.body)["error"]["code"], "SUSPECT_REQUEST");
+  EXPECT_EQ(first_.submits().size() + second.submits().size(), 2u);
+}
+
 TEST_F(FailoverTest, WithoutAReplicaOfTheClassTheStreamSaysSo) {
   options_.resume_patience_s = 0.2;
   FakeWorker other("worker-2", "other/v1");

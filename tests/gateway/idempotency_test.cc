@@ -139,7 +139,6 @@ TEST_F(IdempotencyTest, WhatNobodyReadsEndsAfterAWhile) {
   ASSERT_EQ(client.PostStream("/v1/completions", Stream(), kKey).status, 200);
   ReadText(client, 10);
   client.Close();
-  first_.HoldAt(39);  // each step asks whether somebody still reads
   EXPECT_TRUE(first_.AwaitCancels(1));
 }
 
