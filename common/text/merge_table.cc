@@ -216,7 +216,8 @@ class MergeByBuckets {
     }
     while (!waiting_.empty()) {
       const uint32_t rank = waiting_.top();
-      Bucket& bucket = BucketOf(rank);
+      Bucket& bucket =
+          taking_.rank == rank ? *taking_.bucket : Remember(rank, &taking_);
       const int32_t position = bucket.Take();
       if (bucket.empty()) {
         waiting_.pop();
@@ -229,15 +230,23 @@ class MergeByBuckets {
   }
 
  private:
-  Bucket& BucketOf(uint32_t rank) {
+  // A rank and its bucket, which is often the next one's as well.
+  struct Last {
+    uint32_t rank = kNoRank;
+    Bucket* bucket = nullptr;
+  };
+
+  Bucket& Remember(uint32_t rank, Last* last) {
     const auto [entry, added] =
         bucket_of_.try_emplace(rank, static_cast<int32_t>(buckets_.size()));
     if (added) buckets_.emplace_back();
-    return buckets_[static_cast<size_t>(entry->second)];
+    *last = {rank, &buckets_[static_cast<size_t>(entry->second)]};
+    return *last->bucket;
   }
   void Offer(int32_t position) {
     const uint32_t rank = list_.rank(position);
-    Bucket& bucket = BucketOf(rank);
+    Bucket& bucket =
+        offering_.rank == rank ? *offering_.bucket : Remember(rank, &offering_);
     bucket.Add(position);
     if (!bucket.queued) waiting_.push(rank);
     bucket.queued = true;
@@ -245,7 +254,9 @@ class MergeByBuckets {
 
   LinkedSymbols list_;
   absl::flat_hash_map<uint32_t, int32_t> bucket_of_;
-  std::deque<Bucket> buckets_;
+  std::deque<Bucket> buckets_;  // stay where they are
+  Last taking_;
+  Last offering_;
   std::priority_queue<uint32_t, std::vector<uint32_t>, std::greater<uint32_t>>
       waiting_;
 };
