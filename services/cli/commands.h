@@ -29,6 +29,7 @@ Command AddReplay(CLI::App& root);      // replay.cc
 Command AddTokenize(CLI::App& root);    // tokenize.cc
 Command AddRender(CLI::App& root);      // render.cc
 Command AddConvert(CLI::App& root);     // convert.cc
+Command AddQuantize(CLI::App& root);    // quantize.cc
 Command AddApplyDelta(CLI::App& root);  // apply_delta.cc
 
 }  // namespace caravan::cli

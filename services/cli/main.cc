@@ -35,7 +35,7 @@ int Main(int argc, char** argv) {
   for (const auto add :
        {AddUp, AddGenerate, AddChat, AddScore, AddPlan, AddWorkers,
         AddMakeModel, AddBench, AddHealth, AddReplay, AddTokenize, AddRender,
-        AddConvert, AddApplyDelta}) {
+        AddConvert, AddQuantize, AddApplyDelta}) {
     commands.push_back(add(app));
   }
   try {
