@@ -251,10 +251,12 @@ absl::Status GgufCheckpoint::AddTensor(const gguf::File& file,
     added.interleaved =
         config_.value("head_dim", config_["hidden_size"].get<int64_t>() /
                                       std::max<int64_t>(heads, 1));
-    if (added.interleaved < 2 || tensor.shape[0] % added.interleaved != 0) {
-      return file.Error(StrCat("rows of tensor ", tensor.name),
-                        StrCat("whole heads of ", added.interleaved),
-                        StrCat(tensor.shape[0]));
+    if (added.interleaved < 2 || added.interleaved % 2 != 0 ||
+        tensor.shape[0] % added.interleaved != 0) {
+      return file.Error(
+          StrCat("rows of tensor ", tensor.name),
+          StrCat("whole heads of an even size; that is ", added.interleaved),
+          StrCat(tensor.shape[0]));
     }
   }
   added.record = {.name = tensor.name,
