@@ -25,6 +25,9 @@ struct AddedToken {
   bool single_word = false;  // only between characters that are no letters
   bool strip_left = false;   // takes the white space before it along
   bool strip_right = false;  // and after it
+  // Found, normalized itself, in the normalized text between the tokens that
+  // are not.
+  bool normalized = false;
 };
 
 // Finds the longest name that begins at a place of a text.

@@ -88,6 +88,38 @@ void TrimVisibleSpacesAtEnd(std::string* text) {
   }
 }
 
+// Whether Normalize() would give the text itself.
+bool KeepsText(const Normalization& n, bool at_text_start) {
+  return !n.collapse_spaces && !n.visible_spaces &&
+         (n.prefix == PrefixScheme::kNever ||
+          (n.prefix == PrefixScheme::kFirst && !at_text_start));
+}
+
+std::string Normalize(const Normalization& n, std::string_view text,
+                      bool at_text_start) {
+  std::string collapsed;
+  if (n.collapse_spaces) {
+    collapsed = CollapseSpaces(text);
+    text = collapsed;
+  }
+  if (text.empty()) return "";
+  const bool wanted = n.prefix == PrefixScheme::kAlways ||
+                      (n.prefix == PrefixScheme::kFirst && at_text_start);
+  std::string out;
+  out.reserve(text.size() + text.size() / 2 + kVisibleSpace.size());
+  if (wanted && !(n.prefix_unless_present && BeginsWithSpace(text))) {
+    out.append(n.visible_spaces || n.visible_prefix ? kVisibleSpace : " ");
+  }
+  if (!n.visible_spaces) {
+    out.append(text);
+    return out;
+  }
+  AppendWithVisibleSpaces(text, &out);
+  // SentencePiece trims after it has made spaces visible.
+  if (n.collapse_spaces) TrimVisibleSpacesAtEnd(&out);
+  return out;
+}
+
 absl::Status InvalidUtf8At(size_t offset) {
   return MakeError(Reason::kInvalidUtf8,
                    StrCat("text must be valid UTF-8; byte ", offset,
@@ -178,13 +210,26 @@ void BpeTokenizer::PreparePieces() {
       byte_ids_, [](TokenId id) { return id == kNoToken; });
 }
 
+void BpeTokenizer::Names::Add(const AddedToken& token, std::string_view name,
+                              int32_t index) {
+  (token.special ? special : text).Add(name, index);
+  begins[static_cast<unsigned char>(name.front())] |= token.special ? 2 : 1;
+}
+
 void BpeTokenizer::PrepareNames() {
   for (size_t i = 0; i < model_.added_tokens.size(); ++i) {
     const AddedToken& token = model_.added_tokens[i];
-    NameMatcher& names = token.special ? special_names_ : text_names_;
-    names.Add(token.name, static_cast<int32_t>(i));
-    name_begins_[static_cast<unsigned char>(token.name.front())] |=
-        token.special ? 2 : 1;
+    const auto index = static_cast<int32_t>(i);
+    if (!token.normalized) {
+      raw_names_.Add(token, token.name, index);
+    } else if (!model_.stages) {
+      normalized_names_.Add(token, token.name, index);
+    } else {
+      normalized_names_.Add(token,
+                            Normalize(model_.stages->before_names, token.name,
+                                      /*at_text_start=*/true),
+                            index);
+    }
   }
   for (const TokenId id : model_.user_defined) {
     user_defined_.Add(model_.pieces[id], id);
@@ -313,59 +358,70 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::EncodeJoined(
   // A short text has few words twice.
   constexpr size_t kLeastBytesForCache = 4096;
   if (word_cache && text.size() >= kLeastBytesForCache) out.words.emplace();
-  size_t stretch = 0;  // where the ordinary text that is not yet encoded begins
-  const auto encode_until = [&](size_t end) {
-    return EncodeStretch(text.substr(stretch, end - stretch), stretch == 0,
-                         &out);
-  };
-  size_t offset = 0;
+  CARAVAN_RETURN_IF_ERROR(ForEachName(
+      raw_names_, text, borders,
+      [&](size_t begin, size_t end) {
+        return EncodeBetweenNames(text, borders, begin, end, &out);
+      },
+      &out));
+  return std::move(out.ids);
+}
+
+template <class Between>
+absl::Status BpeTokenizer::ForEachName(const Names& names,
+                                       std::string_view text,
+                                       const std::vector<Border>& borders,
+                                       const Between& between,
+                                       Output* out) const {
+  size_t stretch = 0;  // where what is not yet passed to `between` begins
+  size_t offset = names.empty() ? text.size() : 0;
   auto border = borders.begin();
   while (offset < text.size()) {
     while (border->end <= offset) ++border;
-    if (text_names_.empty() && !border->allow_special) {
+    if (names.text.empty() && !border->allow_special) {
       offset = border->end;
       continue;
     }
-    if (!NamesCanBegin(text[offset], border->allow_special)) {
+    if (!names.CanBegin(text[offset], border->allow_special)) {
       ++offset;  // no name begins inside of a character either
       continue;
     }
     size_t size = 0;
-    const AddedToken* const token = FindAdded(
-        text, offset, border->allow_special ? border->end : offset, &size);
+    const AddedToken* const token =
+        FindAdded(names, text, offset,
+                  border->allow_special ? border->end : offset, &size);
     if (token == nullptr) {
-      offset += Utf8Size(text[offset]);
+      offset += size > 0 ? size : Utf8Size(text[offset]);
       continue;
     }
-    CARAVAN_RETURN_IF_ERROR(encode_until(
+    CARAVAN_RETURN_IF_ERROR(between(
+        stretch,
         token->strip_left ? SkipSpaceBefore(text, stretch, offset) : offset));
-    out.ids.push_back(token->id);
+    out->ids.push_back(token->id);
     offset += size;
     if (token->strip_right) offset = SkipSpaceAfter(text, offset);
     stretch = offset;
   }
-  CARAVAN_RETURN_IF_ERROR(encode_until(text.size()));
-  return std::move(out.ids);
+  return between(stretch, text.size());
 }
 
-const AddedToken* BpeTokenizer::FindAdded(std::string_view text, size_t offset,
+const AddedToken* BpeTokenizer::FindAdded(const Names& names,
+                                          std::string_view text, size_t offset,
                                           size_t special_end,
                                           size_t* size) const {
   const AddedToken* best = nullptr;
-  const auto consider = [&](const NameMatcher& names, size_t end) {
-    const auto match = names.LongestPrefix(text.substr(offset, end - offset));
+  const auto consider = [&](const NameMatcher& matcher, size_t end) {
+    const auto match = matcher.LongestPrefix(text.substr(offset, end - offset));
     if (!match || match->size <= *size) return;
-    const AddedToken& token = model_.added_tokens[match->value];
-    if (token.single_word && !StandsAlone(text, offset, offset + match->size)) {
-      return;
-    }
-    best = &token;
+    best = &model_.added_tokens[match->value];
     *size = match->size;
   };
   *size = 0;
-  consider(text_names_, text.size());
-  consider(special_names_, special_end);
-  return best;
+  consider(names.text, text.size());
+  consider(names.special, special_end);
+  const bool refused = best != nullptr && best->single_word &&
+                       !StandsAlone(text, offset, offset + *size);
+  return refused ? nullptr : best;
 }
 
 bool BpeTokenizer::StandsAlone(std::string_view text, size_t begin,
@@ -379,45 +435,69 @@ bool BpeTokenizer::StandsAlone(std::string_view text, size_t begin,
   return end >= text.size() || !is_word(end);
 }
 
-absl::Status BpeTokenizer::EncodeStretch(std::string_view text,
+// Of the raw text, what lies between the names in it.
+absl::Status BpeTokenizer::EncodeBetweenNames(
+    std::string_view text, const std::vector<Border>& borders, size_t begin,
+    size_t end, Output* out) const {
+  const std::string_view raw = text.substr(begin, end - begin);
+  const bool at_start = begin == 0;
+  if (normalized_names_.empty() || raw.empty()) {
+    return EncodeStretch(model_.normalization, raw, at_start, out);
+  }
+  std::string changed;
+  std::string_view normal = raw;
+  if (model_.stages && !KeepsText(model_.stages->before_names, at_start)) {
+    changed = Normalize(model_.stages->before_names, raw, at_start);
+    normal = changed;
+  }
+  const Normalization& rest =
+      model_.stages ? model_.stages->after_names : model_.normalization;
+  return ForEachName(
+      normalized_names_, normal,
+      BordersInside(text, borders, begin, end, normal),
+      [&](size_t from, size_t to) {
+        return EncodeStretch(rest, normal.substr(from, to - from),
+                             at_start && from == 0, out);
+      },
+      out);
+}
+
+// Where the borders of `text` are in `normal`, which its part from `begin`
+// became; there each byte became one, or a space a visible one, after a prefix
+// that belongs to the first character.
+std::vector<BpeTokenizer::Border> BpeTokenizer::BordersInside(
+    std::string_view text, const std::vector<Border>& borders, size_t begin,
+    size_t end, std::string_view normal) {
+  const size_t raw = end - begin;
+  const bool visible = normal.find(' ') == std::string_view::npos;
+  const auto grown = [&](size_t from, size_t to) {
+    const auto spaces = std::count(text.begin() + from, text.begin() + to, ' ');
+    return visible ? static_cast<size_t>(spaces) * (kVisibleSpace.size() - 1)
+                   : 0;
+  };
+  size_t shift = normal.size() - raw - grown(begin, end);
+  std::vector<Border> inside;
+  auto border =
+      std::upper_bound(borders.begin(), borders.end(), begin,
+                       [](size_t at, const Border& b) { return at < b.end; });
+  for (size_t at = begin; at < end; ++border) {
+    const size_t stop = std::min(border->end, end);
+    shift += grown(at, stop);
+    at = stop;
+    inside.push_back({stop - begin + shift, border->allow_special});
+  }
+  return inside;
+}
+
+absl::Status BpeTokenizer::EncodeStretch(const Normalization& normalization,
+                                         std::string_view text,
                                          bool at_text_start,
                                          Output* out) const {
   if (text.empty()) return absl::OkStatus();
-  if (IsNormal(at_text_start)) return EncodeNormalized(text, out);
-  return EncodeNormalized(Normalize(text, at_text_start), out);
-}
-
-bool BpeTokenizer::IsNormal(bool at_text_start) const {
-  const Normalization& n = model_.normalization;
-  return !n.collapse_spaces && !n.visible_spaces &&
-         (n.prefix == PrefixScheme::kNever ||
-          (n.prefix == PrefixScheme::kFirst && !at_text_start));
-}
-
-std::string BpeTokenizer::Normalize(std::string_view text,
-                                    bool at_text_start) const {
-  const Normalization& n = model_.normalization;
-  std::string collapsed;
-  if (n.collapse_spaces) {
-    collapsed = CollapseSpaces(text);
-    text = collapsed;
+  if (KeepsText(normalization, at_text_start)) {
+    return EncodeNormalized(text, out);
   }
-  if (text.empty()) return "";
-  const bool wanted = n.prefix == PrefixScheme::kAlways ||
-                      (n.prefix == PrefixScheme::kFirst && at_text_start);
-  std::string out;
-  out.reserve(text.size() + text.size() / 2 + kVisibleSpace.size());
-  if (wanted && !(n.prefix_unless_present && BeginsWithSpace(text))) {
-    out.append(n.visible_spaces ? kVisibleSpace : " ");
-  }
-  if (!n.visible_spaces) {
-    out.append(text);
-    return out;
-  }
-  AppendWithVisibleSpaces(text, &out);
-  // SentencePiece trims after it has made spaces visible.
-  if (n.collapse_spaces) TrimVisibleSpacesAtEnd(&out);
-  return out;
+  return EncodeNormalized(Normalize(normalization, text, at_text_start), out);
 }
 
 // In batches, so that the list of pieces stays in the cache.

@@ -67,10 +67,25 @@ class BpeTokenizer final : public Tokenizer {
   TokenId SymbolOf(uint32_t code_point) const;
   bool MergesStopAtSpaces() const;
 
+  // The names that are looked for in one form of the text.
+  struct Names {
+    NameMatcher special;  // values index added_tokens
+    NameMatcher text;     // the same; those that are not special
+    // By first byte: 1 where a name of `text` may begin, 2 for `special`.
+    std::array<uint8_t, 256> begins = {};
+
+    void Add(const AddedToken& token, std::string_view name, int32_t index);
+    bool empty() const { return special.empty() && text.empty(); }
+    bool CanBegin(char c, bool allow_special) const {
+      return begins[static_cast<unsigned char>(c)] & (allow_special ? 3 : 1);
+    }
+  };
   // The added token that begins at `offset`. Special ones only end inside
-  // `special_end`.
-  const AddedToken* FindAdded(std::string_view text, size_t offset,
-                              size_t special_end, size_t* size) const;
+  // `special_end`. Null with the size of a name that must stand alone and does
+  // not: as in the tokenizers library, nothing else begins inside of it.
+  const AddedToken* FindAdded(const Names& names, std::string_view text,
+                              size_t offset, size_t special_end,
+                              size_t* size) const;
   bool StandsAlone(std::string_view text, size_t begin, size_t end) const;
 
   // A piece on its way through merging.
@@ -88,14 +103,22 @@ class BpeTokenizer final : public Tokenizer {
   absl::StatusOr<std::vector<TokenId>> EncodeJoined(
       std::string_view text, const std::vector<Border>& borders,
       bool word_cache) const;
-  bool NamesCanBegin(char c, bool special) const {
-    return name_begins_[static_cast<unsigned char>(c)] & (special ? 3 : 1);
-  }
-  absl::Status EncodeStretch(std::string_view text, bool at_text_start,
+  // Calls `between(begin, end)` for what lies between the names (it may be
+  // empty) and appends the tokens, in order.
+  template <class Between>
+  absl::Status ForEachName(const Names& names, std::string_view text,
+                           const std::vector<Border>& borders,
+                           const Between& between, Output* out) const;
+  absl::Status EncodeBetweenNames(std::string_view text,
+                                  const std::vector<Border>& borders,
+                                  size_t begin, size_t end, Output* out) const;
+  static std::vector<Border> BordersInside(std::string_view text,
+                                           const std::vector<Border>& borders,
+                                           size_t begin, size_t end,
+                                           std::string_view normal);
+  absl::Status EncodeStretch(const Normalization& normalization,
+                             std::string_view text, bool at_text_start,
                              Output* out) const;
-  // Whether Normalize() would give the text itself.
-  bool IsNormal(bool at_text_start) const;
-  std::string Normalize(std::string_view text, bool at_text_start) const;
   absl::Status EncodeNormalized(std::string_view text, Output* out) const;
   void SplitAtSpaces(std::string_view text, Output* out) const;
   absl::Status SplitByAll(std::string_view text, Output* out) const;
@@ -120,9 +143,6 @@ class BpeTokenizer final : public Tokenizer {
   // No merge crosses from another character to a visible space, so that text
   // can be cut there.
   bool cut_at_spaces_ = false;
-  // By first byte: 1 where the name of a token that is not special may begin,
-  // 2 where that of a special one may.
-  std::array<uint8_t, 256> name_begins_ = {};
   // Symbols by code point: of the lower ones directly, a negative number where
   // there is none.
   std::vector<TokenId> low_characters_;
@@ -133,9 +153,9 @@ class BpeTokenizer final : public Tokenizer {
   // crosses any other border, so text falls apart there.
   PairFilter neighbours_;
   std::array<TokenId, 256> byte_ids_;  // symbols, or the tokens of fallback
-  NameMatcher special_names_;          // values index added_tokens
-  NameMatcher text_names_;             // the same; those that are not special
-  NameMatcher user_defined_;           // values are ids
+  Names raw_names_;
+  Names normalized_names_;
+  NameMatcher user_defined_;                             // values are ids
   absl::flat_hash_map<TokenId, MergePair> taken_apart_;  // of `unused`
 };
 

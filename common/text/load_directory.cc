@@ -151,6 +151,8 @@ class DirectoryLoader {
     CARAVAN_ASSIGN_OR_RETURN(token.name, entry.StringOr("content", ""));
     CARAVAN_RETURN_IF_ERROR(CheckName(tokenizer_config_.path, token.name));
     CARAVAN_ASSIGN_OR_RETURN(token.special, entry.BoolOr("special", false));
+    CARAVAN_ASSIGN_OR_RETURN(token.normalized,
+                             entry.BoolOr("normalized", !token.special));
     CARAVAN_ASSIGN_OR_RETURN(token.single_word,
                              entry.BoolOr("single_word", false));
     CARAVAN_ASSIGN_OR_RETURN(token.strip_left, entry.BoolOr("lstrip", false));
@@ -226,7 +228,18 @@ class DirectoryLoader {
           const bool legacy, tokenizer_config_.reader().BoolOr("legacy", true));
       if (!legacy) model_.normalization.prefix = PrefixScheme::kFirst;
     }
+    SetStages();
     return ApplyBosFlags(/*only_when_asked=*/false);
+  }
+
+  // As in the tokenizer.json that the published converter makes: everything
+  // precedes the names, but for a prefix of the text's beginning, which comes
+  // after them. Names are plain text where spaces collapse: only the slow
+  // tokenizers do that, and they know no normalized names.
+  void SetStages() {
+    const Normalization& n = model_.normalization;
+    if (n.collapse_spaces || n.prefix == PrefixScheme::kFirst) return;
+    model_.stages = {.before_names = n, .after_names = {}};
   }
 
   // `add_bos_token` and `add_eos_token`, which the Llama classes obey: they

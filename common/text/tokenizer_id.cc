@@ -81,6 +81,14 @@ void AddMerging(const Merging& merging, Listing* listing) {
   }
 }
 
+void AddNormalization(const Normalization& n, Listing* listing) {
+  listing->Add(static_cast<uint32_t>(n.prefix));
+  listing->Add(n.prefix_unless_present);
+  listing->Add(n.visible_spaces);
+  listing->Add(n.collapse_spaces);
+  listing->Add(n.split_at_spaces);
+}
+
 // Ids of tokens that are found by name although they are ordinary text.
 std::vector<TokenId> AtomicIds(const TokenizerModel& model) {
   std::vector<TokenId> ids = model.user_defined;
@@ -91,6 +99,23 @@ std::vector<TokenId> AtomicIds(const TokenizerModel& model) {
   return ids;
 }
 
+// Which of those are found in the normalized text, where that can change the
+// ids: text is normalized before, or names of the other kind come first.
+void AddNormalizedNames(const TokenizerModel& model, Listing* listing) {
+  std::vector<TokenId> ids;
+  bool others = false;
+  for (const AddedToken& token : model.added_tokens) {
+    if (token.special) continue;
+    if (token.normalized) ids.push_back(token.id);
+    others = others || !token.normalized;
+  }
+  if (ids.empty() || !(others || model.stages)) return;
+  std::sort(ids.begin(), ids.end());
+  listing->Add("normalized names");
+  listing->Add(ids);
+  if (model.stages) AddNormalization(model.stages->before_names, listing);
+}
+
 }  // namespace
 
 std::string TokenizerIdOf(const TokenizerModel& model) {
@@ -98,18 +123,14 @@ std::string TokenizerIdOf(const TokenizerModel& model) {
   listing.Add("caravan tokenizer v1");
   AddTokens(model, &listing);
   AddMerging(model.merging, &listing);
-  const Normalization& n = model.normalization;
-  listing.Add(static_cast<uint32_t>(n.prefix));
-  listing.Add(n.prefix_unless_present);
-  listing.Add(n.visible_spaces);
-  listing.Add(n.collapse_spaces);
-  listing.Add(n.split_at_spaces);
+  AddNormalization(model.normalization, &listing);
   listing.Add(static_cast<uint32_t>(model.patterns.size()));
   for (const std::string& pattern : model.patterns) listing.Add(pattern);
   listing.Add(AtomicIds(model));
   listing.Add(model.unused);
   listing.Add(model.prefix_ids);
   listing.Add(model.suffix_ids);
+  AddNormalizedNames(model, &listing);
   return listing.Finish();
 }
 

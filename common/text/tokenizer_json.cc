@@ -441,6 +441,8 @@ class Parser {
                                   " bytes; got ", token.name.size()));
     }
     CARAVAN_ASSIGN_OR_RETURN(token.special, entry.BoolOr("special", false));
+    CARAVAN_ASSIGN_OR_RETURN(token.normalized,
+                             entry.BoolOr("normalized", !token.special));
     CARAVAN_ASSIGN_OR_RETURN(token.single_word,
                              entry.BoolOr("single_word", false));
     CARAVAN_ASSIGN_OR_RETURN(token.strip_left, entry.BoolOr("lstrip", false));
@@ -452,6 +454,10 @@ class Parser {
   absl::Status ParseNormalizer() {
     CARAVAN_ASSIGN_OR_RETURN(const std::vector<JsonReader> steps,
                              Steps("normalizer", "normalizers"));
+    if (steps.empty()) return CheckPrefix();
+    TokenizerModel::Stages stages;
+    stages.after_names = model_.normalization;
+    Normalization& before = stages.before_names;
     for (const JsonReader& step : steps) {
       CARAVAN_ASSIGN_OR_RETURN(const std::string type,
                                step.StringOr("type", ""));
@@ -459,15 +465,30 @@ class Parser {
         CARAVAN_ASSIGN_OR_RETURN(const std::string prepend,
                                  step.StringOr("prepend", ""));
         if (prepend != kVisibleSpace) return step.Error("must prepend U+2581");
-        model_.normalization.prefix = PrefixScheme::kAlways;
-        model_.normalization.prefix_unless_present = false;
+        before.prefix = PrefixScheme::kAlways;
+        before.visible_prefix = true;
       } else if (type == "Replace") {
         CARAVAN_RETURN_IF_ERROR(ParseReplace(step, " ", kVisibleSpace));
-        model_.normalization.visible_spaces = true;
+        before.visible_spaces = true;
       } else {
         return Unsupported(step, type);
       }
     }
+    Normalization& both = model_.normalization;
+    both.visible_spaces |= before.visible_spaces;
+    if (before.prefix != PrefixScheme::kNever) {
+      if (both.prefix != PrefixScheme::kNever && !both.visible_spaces) {
+        return root_.Error("normalizer and pre_tokenizer both have a prefix");
+      }
+      both.prefix = before.prefix;
+      both.visible_prefix = true;
+      both.prefix_unless_present = false;
+    }
+    model_.stages = stages;
+    return CheckPrefix();
+  }
+
+  absl::Status CheckPrefix() const {
     const Normalization& n = model_.normalization;
     const bool plain_prefix = model_.merging.bytes_are_symbols;
     if (n.prefix != PrefixScheme::kNever && !n.visible_spaces &&

@@ -33,6 +33,8 @@ struct Normalization {
   bool prefix_unless_present = false;
   // A space is written as U+2581. The prefix is one space.
   bool visible_spaces = false;
+  // The prefix is U+2581, whatever spaces are.
+  bool visible_prefix = false;
   // Spaces at both ends go, runs of spaces become one.
   bool collapse_spaces = false;
   // A piece begins at every space (after the normalization above).
@@ -63,9 +65,18 @@ struct TokenizerModel {
   // the model writes them); empty for what text never becomes by itself.
   std::vector<std::string> pieces;
   Normalization normalization;
+  // Of `normalization`, what is done before the names of AddedToken::normalized
+  // are looked for, and what is done to the text between them. Nothing: there
+  // is nothing to do before.
+  struct Stages {
+    Normalization before_names;  // spaces are not collapsed
+    Normalization after_names;
+  };
+  std::optional<Stages> stages;
   std::vector<std::string> patterns;  // pre-tokenizers, one after the other
   Merging merging;
-  // Found by name in the raw text, longest first.
+  // Found by name, longest first: in the raw text, then, those that say so, in
+  // the normalized text.
   std::vector<AddedToken> added_tokens;
   // Found by name in the normalized text; they take no part in merging.
   std::vector<TokenId> user_defined;

@@ -4,8 +4,10 @@
 
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/text/incremental_decoder.h"
@@ -255,6 +257,158 @@ TEST(PaddedVocabulary, AddedTokensOfTheDirectoryAreFound) {
       Encode(*tokenizer, "[PAD]",
              {.add_special_tokens = false, .allow_special_tokens = true}),
       ElementsAre(300));
+}
+
+// A model of single characters and two merges, with added
+// tokens of both kinds.
+std::string NormalizedNamesJson(const std::string& normalizer,
+                                const std::string& pre_tokenizer,
+                                bool special = false) {
+  nlohmann::json file = {
+      {"normalizer", nlohmann::json::parse(normalizer)},
+      {"pre_tokenizer", nlohmann::json::parse(pre_tokenizer)},
+      {"model",
+       {{"type", "BPE"},
+        {"unk_token", "<unk>"},
+        {"vocab", nlohmann::json::object()},
+        {"merges", {"\u2581 a", "a b"}}}}};
+  int next = 0;
+  for (const char* const piece :
+       {"<unk>", "\u2581", "a", "b", "c", "X", "<", ">", "n",
+        "\u2581"
+        "a",
+        "ab", "\n", " ", "_"}) {
+    file["model"]["vocab"][piece] = next++;
+  }
+  // Without the flag: what is not special is normalized.
+  file["added_tokens"] = {
+      {{"id", 14}, {"content", "<n>"}, {"normalized", true}},
+      {{"id", 15}, {"content", "<r>"}, {"normalized", false}},
+      {{"id", 5}, {"content", "X"}, {"single_word", true}},
+      {{"id", 16}, {"content", "X c"}},
+      {{"id", 17}, {"content", "<l>"}, {"lstrip", true}, {"rstrip", true}},
+      {{"id", 18}, {"content", "a<r>"}}};
+  if (special) file["added_tokens"][0]["special"] = true;
+  return file.dump();
+}
+
+constexpr char kReplace[] =
+    R"({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"})";
+constexpr char kPrependAndReplace[] =
+    R"({"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u2581"},
+        {"type": "Replace", "pattern": {"String": " "},
+         "content": "\u2581"}]})";
+
+using TextAndIds = std::pair<std::string, std::vector<TokenId>>;
+
+void ExpectIds(const Tokenizer* tokenizer,
+               const std::vector<TextAndIds>& expected) {
+  ASSERT_NE(tokenizer, nullptr);
+  for (const auto& [text, ids] : expected) {
+    EXPECT_EQ(Encode(*tokenizer, text), ids) << text;
+  }
+}
+
+// The ids are those of the tokenizers library, version 0.23.3.
+TEST(NormalizedNames, GetThePrefixAndVisibleSpacesOfTheNormalizer) {
+  const auto tokenizer = LoadFile(
+      "tokenizer.json", NormalizedNamesJson(kPrependAndReplace, "null"));
+  ExpectIds(tokenizer.get(), {{"<n>", {14}},
+                              {"a<n>", {9, 6, 8, 7}},
+                              {"a <n> b", {9, 14, 1, 3}},
+                              {"<r><n>", {15, 14}},
+                              {"<r>a<r>", {15, 9, 15}},
+                              {"b X", {1, 3, 1, 5}},
+                              {"bX", {1, 3, 5}},
+                              {"a X c", {9, 16}},
+                              {"<r>X", {15, 5}},
+                              {"b <l>\n a", {1, 3, 17, 9}},
+                              {"b\n<l> a", {1, 3, 11, 6, 0, 7, 9}},
+                              {"a<r>b<n>", {9, 15, 1, 3, 6, 8, 7}},
+                              {"  <n>", {1, 1, 14}}});
+}
+
+TEST(NormalizedNames, AreFoundBeforeThePreTokenizerAddsItsPrefix) {
+  const auto tokenizer = LoadFile(
+      "tokenizer.json",
+      NormalizedNamesJson(kReplace, R"({"type": "Metaspace", "split": false,
+                                        "prepend_scheme": "first"})"));
+  ExpectIds(tokenizer.get(), {{"<n>", {14}},
+                              {"a<n>", {9, 14}},
+                              {"a <n> b", {9, 1, 14, 1, 3}},
+                              {"<r><n>", {15, 14}},
+                              {"<r>a<r>", {15, 2, 15}},
+                              {"b X", {1, 3, 1, 5}},
+                              {"bX", {1, 3, 5}},
+                              {"a X c", {9, 1, 16}},
+                              {"<r>X", {15, 5}},
+                              {"b <l>\n a", {1, 3, 1, 17, 9}},
+                              {"b\n<l> a", {1, 3, 17, 9}},
+                              {"a<r>b<n>", {9, 15, 3, 14}},
+                              {"  <n>", {1, 1, 14}}});
+}
+
+TEST(NormalizedNames, ArePlainAndComeSecondWithoutANormalizer) {
+  const auto tokenizer =
+      LoadFile("tokenizer.json", NormalizedNamesJson("null", "null"));
+  ExpectIds(tokenizer.get(), {{"<n>", {14}},
+                              {"a<n>", {2, 14}},
+                              {"a <n> b", {2, 12, 14, 12, 3}},
+                              {"<r><n>", {15, 14}},
+                              {"<r>a<r>", {15, 2, 15}},
+                              {"b X", {3, 12, 5}},
+                              {"bX", {3, 5}},
+                              {"a X c", {2, 12, 16}},
+                              {"<r>X", {15, 5}},
+                              {"b <l>\n a", {3, 17, 2}},
+                              {"b\n<l> a", {3, 17, 2}},
+                              {"a<r>b<n>", {2, 15, 3, 14}},
+                              {"  <n>", {12, 12, 14}}});
+}
+
+// Also where normalizing moves the borders between the spans.
+TEST(NormalizedNames, SpecialOnesAreFoundOnlyWhereTheyAreAllowed) {
+  const auto tokenizer = LoadFile(
+      "tokenizer.json", NormalizedNamesJson(kPrependAndReplace, "null", true));
+  ASSERT_NE(tokenizer, nullptr);
+  const auto count = [&](const std::vector<TextSpan>& spans) {
+    const auto ids = tokenizer->EncodeSpans(spans);
+    EXPECT_OK(ids);
+    return ids.ok() ? std::count(ids->begin(), ids->end(), 14) : -1;
+  };
+  EXPECT_EQ(count({{"<n> b <n>", false}}), 0);
+  EXPECT_EQ(count({{"<n> b <n>", true}}), 2);
+  EXPECT_EQ(count({{"<n> b", true}, {" <n>", false}, {" <n>", true}}), 2);
+  EXPECT_EQ(count({{"b <n> b", false}, {" <n>", true}, {" <n>", false}}), 1);
+  EXPECT_EQ(count({{"a b c ", false}, {"<n>", true}}), 0);  // not its space
+  EXPECT_EQ(count({{"a <r>", false}, {" <n>", true}, {" <n>", false}}), 1);
+  EXPECT_EQ(count({{" <n", true}, {">", false}}), 0);
+}
+
+TEST(NormalizedNames, OfTheDirectoryAreFoundInNormalizedTextToo) {
+  SentencePieceFile file;
+  file.byte_fallback = true;
+  file.remove_extra_whitespaces = false;
+  file.AddStandardPieces();
+  file.Add("\xE2\x96\x81", -10);  // 259
+  file.Add("a", -11);             // 260
+  const auto load = [&](const std::string& flag) {
+    const ModelDirectory directory;
+    directory.Write("tokenizer.model", file.Serialize());
+    directory.Write("tokenizer_config.json",
+                    R"({"add_bos_token": false, "added_tokens_decoder":
+                        {"261": {"content": "<t>")" +
+                        flag + "}}}");
+    return Load(directory.path());
+  };
+  const auto normalized = load("");
+  const auto raw = load(R"(, "normalized": false)");
+  ASSERT_TRUE(normalized && raw);
+  EXPECT_THAT(Encode(*normalized, "a <t>a"), ElementsAre(259, 260, 261, 260));
+  EXPECT_THAT(Encode(*raw, "a <t>a"),
+              ElementsAre(259, 260, 259, 261, 259, 260));
+  EXPECT_NE(normalized->tokenizer_id(), raw->tokenizer_id());
 }
 
 TEST(TokenizerId, ChangesWithWhatChangesTheIds) {

@@ -1,4 +1,5 @@
 // Encodes one file once, in a fresh process, and prints how long it took.
+#include <stdlib.h>
 #include <time.h>
 
 #include <chrono>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -17,6 +19,7 @@
 namespace caravan::text {
 namespace {
 
+namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 double SecondsSince(Clock::time_point start) {
@@ -61,15 +64,29 @@ bool Parse(int argc, char** argv, Options& options) {
   return !options.model.empty() && !options.text.empty();
 }
 
-// A directory with one file of the model.
-std::string Alone(const std::string& model, const std::string& file) {
-  namespace fs = std::filesystem;
-  const fs::path target = fs::temp_directory_path() / ("caravan_bench_" + file);
-  fs::create_directories(target);
-  fs::remove(target / file);
-  fs::create_symlink(fs::absolute(fs::path(model) / file), target / file);
-  return target.string();
-}
+// A directory of its own with one file of the model, removed at the end.
+class Alone {
+ public:
+  Alone(const std::string& model, const std::string& file) {
+    std::string name =
+        (fs::temp_directory_path() / "caravan_bench_XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) return;
+    path_ = name;
+    std::error_code error;  // what is missing is told when it is loaded
+    fs::create_symlink(fs::absolute(fs::path(model) / file),
+                       fs::path(path_) / file, error);
+  }
+  Alone(const Alone&) = delete;
+  Alone& operator=(const Alone&) = delete;
+  ~Alone() {
+    std::error_code error;
+    if (!path_.empty()) fs::remove_all(path_, error);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;  // empty where there is none
+};
 
 int Main(int argc, char** argv) {
   Options options;
@@ -83,10 +100,10 @@ int Main(int argc, char** argv) {
   // would be taken.
   std::string only = options.only;
   if (only.empty()) only = "tokenizer.model";
-  const std::string directory = Alone(options.model, only);
+  const Alone directory(options.model, only);
   Clock::time_point start = Clock::now();
   const double before_load = CpuSeconds();
-  const auto tokenizer = Tokenizer::LoadDirectory(directory);
+  const auto tokenizer = Tokenizer::LoadDirectory(directory.path());
   const double load = CpuSeconds() - before_load;
   if (!tokenizer.ok()) {
     std::fprintf(stderr, "%s\n", tokenizer.status().ToString().c_str());
