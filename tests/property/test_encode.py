@@ -8,6 +8,7 @@ each other, the first one counts and the string is listed.
 import base64
 import json
 import os
+import random
 import shutil
 import sys
 import unicodedata
@@ -157,6 +158,70 @@ def test_later_characters_are_cut_as_the_libraries_agree(name, data, tmp_path):
     compare(vocabulary, [s for code in agreed for s in strings[code]])
     print(f"{name}: {len(agreed)} later characters are cut alike; the "
           f"libraries differ on {len(disputed)}: {as_ranges(disputed)}")
+
+
+VISIBLE_SPACE = "\u2581"
+PREPEND = {"type": "Prepend", "prepend": VISIBLE_SPACE}
+REPLACE = {"type": "Replace", "pattern": {"String": " "},
+           "content": VISIBLE_SPACE}
+LLAMA_2 = {"type": "Sequence", "normalizers": [PREPEND, REPLACE]}
+
+
+def metaspace(scheme):
+    return {"type": "Metaspace", "replacement": VISIBLE_SPACE,
+            "prepend_scheme": scheme, "split": False}
+
+
+def with_added_tokens(normalizer, pre_tokenizer):
+    """A tokenizer.json whose added tokens are of every kind."""
+    pieces = ["<unk>", VISIBLE_SPACE, "a", "b", "c", "X", "<", ">", "n",
+              VISIBLE_SPACE + "a", "ab", "\n", " ", "_"]
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized",
+                           "special"], False)
+    added = [{"id": 14, "content": "<n>", "normalized": True},
+             {"id": 15, "content": "<r>"},
+             {"id": 5, "content": "X", "normalized": True,
+              "single_word": True},
+             {"id": 16, "content": "X c", "normalized": True},
+             {"id": 17, "content": "<l>", "normalized": True, "lstrip": True,
+              "rstrip": True},
+             {"id": 18, "content": "a<r>", "normalized": True}]
+    return json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{**flags, **token} for token in added],
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+        "post_processor": None, "decoder": None,
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>",
+                  "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False,
+                  "byte_fallback": False, "ignore_merges": False,
+                  "vocab": {piece: i for i, piece in enumerate(pieces)},
+                  "merges": [f"{VISIBLE_SPACE} a", "a b"]}})
+
+
+@pytest.mark.parametrize("pre_tokenizer", [None, "first", "always"])
+@pytest.mark.parametrize("normalizer", [None, REPLACE, LLAMA_2],
+                         ids=["none", "replace", "llama-2"])
+def test_added_tokens_are_found_as_in_the_library(normalizer, pre_tokenizer,
+                                                  tmp_path):
+    import tokenizers
+    description = with_added_tokens(
+        normalizer, pre_tokenizer and metaspace(pre_tokenizer))
+    (tmp_path / "tokenizer.json").write_text(description, encoding="utf-8")
+    library = tokenizers.Tokenizer.from_str(description)
+    chance = random.Random(SEED)
+    parts = ["<n>", "<r>", "X", "X c", "<l>", "a<r>", "a", "b", "c", " ",
+             "  ", "\n", "ab", VISIBLE_SPACE, "_", "."]
+    strings = ["".join(chance.choices(parts, k=chance.randint(0, 9)))
+               for _ in range(QUICK)]
+    rows = [{"op": "tokenizer", "name": "added", "path": str(tmp_path)}]
+    rows += [{"op": "encode", "tokenizer": "added", "text": s}
+             for s in strings]
+    ours = oracle.answers(rows)[1:]
+    wrong = [(text, encoded.ids, answer) for text, encoded, answer in zip(
+        strings, library.encode_batch(strings, add_special_tokens=False), ours)
+        if answer.get("ids") != encoded.ids]
+    assert not wrong, f"{len(wrong)} differ, as {wrong[:SHOWN]!a}"
 
 
 @pytest.mark.long
