@@ -29,7 +29,11 @@ class RendererTest : public ::testing::Test {
   StreamEvents First() const {
     StreamEvents events;
     events.started = Started{
-        "r1", "m", 7, "fp_1", /*identity_tag=*/3,
+        "r1",
+        "m",
+        7,
+        "fp_1",
+        /*identity_tag=*/3,
         std::make_shared<const text::Vocabulary>(testing::MakeLetters())};
     PromptReady prompt;
     prompt.token_ids = {'a', 'b'};
