@@ -24,6 +24,12 @@ function(caravan_compile_options target)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
     target_link_options(${target} PUBLIC -fsanitize=fuzzer-no-link)
   endif()
+  if(CARAVAN_SANITIZE)
+    # GCC guesses wrong about optionals where it does not optimize.
+    target_compile_options(
+      ${target}
+      PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+  endif()
   if(CARAVAN_SANITIZE STREQUAL "address")
     target_compile_options(${target} PRIVATE -fsanitize=address,undefined
                                              -fno-sanitize-recover=all
