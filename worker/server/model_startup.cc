@@ -25,21 +25,22 @@ namespace {
 // What a worker that computes nothing says of how it computes.
 constexpr std::string_view kNullClass = "null/v1";
 
-// The type named by a flag; auto is fp32, the only type with which every
-// backend gives equal bits.
-absl::StatusOr<DType> ParseType(std::string_view flag,
-                                const std::string& value) {
+// The type named by a flag, of those that `supported` names; auto is fp32.
+absl::StatusOr<DType> ParseType(std::string_view flag, const std::string& value,
+                                std::string_view supported) {
   if (value == "auto" || value == "fp32") return DType::kFp32;
   if (value == "bf16") return DType::kBf16;
   if (value == "fp16") return DType::kFp16;
-  return UnsupportedError(StrCat(flag, "=", value), "use auto or fp32");
+  return UnsupportedError(StrCat(flag, "=", value), StrCat("use ", supported));
 }
 
 absl::StatusOr<NumericsOptions> ParseNumerics(const WorkerOptions& options) {
   NumericsOptions numerics;
-  CARAVAN_ASSIGN_OR_RETURN(numerics.activations,
-                           ParseType("--activations", options.activations));
-  CARAVAN_ASSIGN_OR_RETURN(numerics.kv, ParseType("--kv", options.kv));
+  CARAVAN_ASSIGN_OR_RETURN(
+      numerics.activations,
+      ParseType("--activations", options.activations, "auto, fp32 or bf16"));
+  CARAVAN_ASSIGN_OR_RETURN(
+      numerics.kv, ParseType("--kv", options.kv, "auto, fp32, bf16 or fp16"));
   return numerics;
 }
 
