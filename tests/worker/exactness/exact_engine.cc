@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <tuple>
 
 #include "common/strings.h"
 #include "tests/support/status_matchers.h"
@@ -42,13 +43,16 @@ std::string ToString(const ScoredToken& token) {
 
 }  // namespace
 
-const ThreadedModel& LoadThreaded(const std::string& directory, int threads) {
-  static auto* const models =
-      new std::map<std::pair<std::string, int>, ThreadedModel>();
-  ThreadedModel& loaded = (*models)[{directory, threads}];
+const ThreadedModel& LoadThreaded(const std::string& directory, int threads,
+                                  const NumericsOptions& numerics) {
+  using Key = std::tuple<std::string, int, DType, DType>;
+  static auto* const models = new std::map<Key, ThreadedModel>();
+  ThreadedModel& loaded =
+      (*models)[{directory, threads, numerics.activations, numerics.kv}];
   if (loaded.model == nullptr) {
     CpuOptions options;
     options.threads = threads;
+    options.numerics = numerics;
     loaded.backend = *MakeCpuBackend(options);
     loaded.model = *LoadModel(directory, ModelOptions(), loaded.backend.get());
   }
@@ -83,10 +87,12 @@ std::vector<SequenceId> SpyRunner::SequencesOf(
 
 ExactEngine::ExactEngine(const std::string& directory,
                          const ExactOptions& options)
-    : runner_(MakeRunner(LoadThreaded(directory, options.threads), options)),
+    : runner_(MakeRunner(
+          LoadThreaded(directory, options.threads, options.numerics), options)),
       spy_(runner_.get()) {
   const ModelConfig& config =
-      LoadThreaded(directory, options.threads).model->description.config;
+      LoadThreaded(directory, options.threads, options.numerics)
+          .model->description.config;
   EngineOptions engine;
   engine.block_count = options.block_count;
   engine.max_running = options.max_running;

@@ -18,13 +18,14 @@
 
 namespace caravan::worker {
 
-// A model packed for a cpu backend with so many threads. Loaded once for a
-// process; dies where it cannot be loaded.
+// A model packed for a cpu backend with so many threads and these types. Loaded
+// once for a process; dies where it cannot be loaded.
 struct ThreadedModel {
   std::unique_ptr<Backend> backend;
   std::unique_ptr<LoadedModel> model;
 };
-const ThreadedModel& LoadThreaded(const std::string& directory, int threads);
+const ThreadedModel& LoadThreaded(const std::string& directory, int threads,
+                                  const NumericsOptions& numerics);
 
 // Passes everything on and remembers the rows of every plan.
 class SpyRunner final : public ModelRunner {
@@ -56,6 +57,7 @@ class SpyRunner final : public ModelRunner {
 };
 
 struct ExactOptions {
+  NumericsOptions numerics = {};
   int threads = 1;
   int depth = 1;
   int32_t chunk = 512;

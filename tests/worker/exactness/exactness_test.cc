@@ -24,6 +24,7 @@ struct Subject {
   std::string name;
   std::string directory;
   int32_t prompt_size = 70;
+  NumericsOptions numerics = {};
 };
 
 void PrintTo(const Subject& value, std::ostream* out) { *out << value.name; }
@@ -100,7 +101,8 @@ class ExactnessTest : public ::testing::TestWithParam<Subject> {
   const ChoiceStream& Alone(bool sampled, int32_t choice) {
     ChoiceStream& stream = alone_[{sampled, choice}];
     if (stream.empty()) {
-      ExactEngine engine(directory_, {.context_length = kContext});
+      ExactEngine engine(directory_, {.numerics = GetParam().numerics,
+                                      .context_length = kContext});
       engine.Submit(SubjectRequest(sampled, {choice}));
       engine.StepUntilIdle();
       stream = engine.Stream(kSubject, choice);
@@ -163,7 +165,8 @@ void ExactnessTest::Run(const Scenario& scenario) {
                         request.stop.max_tokens);
   }
   if (!scenario.parked) blocks += 64;
-  ExactEngine engine(directory_, {.threads = scenario.threads,
+  ExactEngine engine(directory_, {.numerics = GetParam().numerics,
+                                  .threads = scenario.threads,
                                   .depth = scenario.depth,
                                   .chunk = scenario.chunk,
                                   .block_count = blocks,
@@ -298,7 +301,8 @@ TEST_P(ExactnessTest, PromptScoresDoNotDependOnChunksHitsOrParking) {
   std::vector<ScoredToken> expected;
   for (const int32_t chunk : {512, 1, 7, 64}) {
     const int32_t blocks = BlocksFor(GetParam().prompt_size + kOutput) + 1;
-    ExactEngine engine(directory_, {.depth = 1 + chunk % 2,
+    ExactEngine engine(directory_, {.numerics = GetParam().numerics,
+                                    .depth = 1 + chunk % 2,
                                     .chunk = chunk,
                                     .block_count = blocks,
                                     .context_length = kContext});
@@ -330,7 +334,8 @@ TEST_P(ExactnessTest, PromptScoresDoNotDependOnChunksHitsOrParking) {
 TEST_P(ExactnessTest, AStreamResumesExactlyFromEveryPosition) {
   constexpr int32_t kLength = 64;
   for (const bool sampled : {false, true}) {
-    ExactEngine engine(directory_, {.threads = 2,
+    ExactEngine engine(directory_, {.numerics = GetParam().numerics,
+                                    .threads = 2,
                                     .chunk = 64,
                                     .block_count = 1024,
                                     .context_length = kContext});
@@ -375,7 +380,13 @@ INSTANTIATE_TEST_SUITE_P(
                 .directory = "tests/data/tiny/rope-dynamic",
                 .prompt_size = 45},
         Subject{.name = "RopeYarn", .directory = "tests/data/tiny/rope-yarn"},
-        Subject{.name = "Tied", .directory = "tests/data/tiny/tied"}),
+        Subject{.name = "Tied", .directory = "tests/data/tiny/tied"},
+        Subject{.name = "DemoInBf16",
+                .directory = "deploy/demo-model",
+                .numerics = {.activations = DType::kBf16, .kv = DType::kBf16}},
+        Subject{.name = "Llama1MhaInBf16",
+                .directory = "tests/data/tiny/llama1-mha",
+                .numerics = {.activations = DType::kBf16, .kv = DType::kBf16}}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace
