@@ -49,10 +49,10 @@ absl::Status CheckSizes(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckRange("--max-running", o.max_running, 1, 4096));
   CARAVAN_RETURN_IF_ERROR(
       CheckRange("--max-step-tokens", o.max_step_tokens, 1, 65536));
+  CARAVAN_RETURN_IF_ERROR(CheckRange(
+      "--max-prefill-tokens", o.max_prefill_tokens, 1, o.max_step_tokens));
   CARAVAN_RETURN_IF_ERROR(CheckRange("--max-prefill-chunk", o.max_prefill_chunk,
-                                     1, o.max_step_tokens));
-  CARAVAN_RETURN_IF_ERROR(
-      CheckRange("--max-prefill-tokens", o.max_prefill_tokens, 1, 65536));
+                                     1, o.max_prefill_tokens));
   CARAVAN_RETURN_IF_ERROR(
       CheckRange("--max-waiting", o.max_waiting, 1, 1 << 20));
   CARAVAN_RETURN_IF_ERROR(CheckRange("--depth", o.depth, 1, 8));

@@ -33,13 +33,14 @@ struct WorkerOptions {
   std::string kv = "auto";           // --kv auto|fp32|bf16|fp16|q8_0
 
   // How it computes: parameters that affect performance only.
-  int32_t threads = 0;              // --threads; 0: one per core
-  bool pin = false;                 // --pin: binds threads to cores
-  int32_t max_running = 64;         // --max-running, sequences, [1, 4096]
-  int32_t max_step_tokens = 512;    // --max-step-tokens, [1, 65536]
-  int32_t max_prefill_chunk = 256;  // --max-prefill-chunk, [1, step tokens]
-  // --max-prefill-tokens, [1, 65536]. On a CPU 128 rows reach the speed of a
-  // thousand, and what arrived first is answered first.
+  int32_t threads = 0;            // --threads; 0: one per core
+  bool pin = false;               // --pin: binds threads to cores
+  int32_t max_running = 64;       // --max-running, sequences, [1, 4096]
+  int32_t max_step_tokens = 512;  // --max-step-tokens, [1, 65536]
+  // --max-prefill-chunk, [1, prefill tokens]
+  int32_t max_prefill_chunk = 128;
+  // --max-prefill-tokens, [1, step tokens]. On a CPU 128 rows reach the speed
+  // of a thousand, and what arrived first is answered first.
   int32_t max_prefill_tokens = 128;
   int32_t max_waiting = 1024;  // --max-waiting, sequences, [1, 1048576]
   int32_t depth = 1;           // --depth, plans in flight, [1, 8]

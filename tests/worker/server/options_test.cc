@@ -98,8 +98,12 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.generation_config = "no"; }),
               bad("--generation-config"));
   EXPECT_THAT(refusal([](O& o) { o.max_running = 0; }), bad("--max-running"));
-  EXPECT_THAT(refusal([](O& o) { o.max_prefill_chunk = 513; }),
-              bad("--max-prefill-chunk"));
+  EXPECT_THAT(
+      refusal([](O& o) { o.max_prefill_chunk = o.max_prefill_tokens + 1; }),
+      bad("--max-prefill-chunk"));
+  EXPECT_THAT(
+      refusal([](O& o) { o.max_prefill_tokens = o.max_step_tokens + 1; }),
+      bad("--max-prefill-tokens"));
   EXPECT_THAT(refusal([](O& o) { o.max_prefill_tokens = 0; }),
               bad("--max-prefill-tokens"));
   EXPECT_THAT(refusal([](O& o) { o.depth = 9; }), bad("--depth"));
