@@ -32,10 +32,6 @@ struct View {
   }
 };
 
-// What a type needs beside its blocks, such as an order of columns; defined by
-// the reader of such a format.
-struct WeightExtra;
-
 // A matrix as it lies in a checkpoint, (rows, cols) = (out, in). `data` may be
 // unaligned; rows follow each other without gaps.
 struct RawMatrix {
@@ -47,7 +43,6 @@ struct RawMatrix {
   // this many, a head of d rows: row j of the run's first half at 2j, row
   // j + d/2 at 2j + 1. Only row() needs to know.
   int64_t interleaved = 0;
-  const WeightExtra* extra = nullptr;
 
   RawMatrix() = default;
   RawMatrix(const std::byte* d, WeightType t, int64_t r, int64_t c)
