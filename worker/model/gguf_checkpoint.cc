@@ -1,7 +1,6 @@
 #include "worker/model/gguf_checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -10,76 +9,19 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "worker/model/gguf_names.h"
 
 namespace caravan::worker {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kLayer = "blk.";
 constexpr std::string_view kRopeFrequencies = "rope_freqs.weight";
-
-struct NamePair {
-  std::string_view gguf;
-  std::string_view hugging_face;
-};
-
-constexpr std::array<NamePair, 3> kModelNames = {{
-    {"token_embd", "model.embed_tokens"},
-    {"output_norm", "model.norm"},
-    {"output", "lm_head"},
-}};
-
-constexpr std::array<NamePair, 9> kLayerNames = {{
-    {"attn_norm", "input_layernorm"},
-    {"attn_q", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj"},
-    {"attn_output", "self_attn.o_proj"},
-    {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},
-    {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
-}};
-
-template <size_t kCount>
-std::optional<std::string_view> Translate(
-    const std::array<NamePair, kCount>& names, std::string_view name) {
-  for (const NamePair& pair : names) {
-    if (pair.gguf == name) return pair.hugging_face;
-  }
-  return std::nullopt;
-}
-
-// "blk.3.attn_q.weight" as "model.layers.3.self_attn.q_proj.weight"; nothing
-// for what a Llama does not have.
-std::optional<std::string> HuggingFaceName(std::string_view name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos) return std::nullopt;
-  const std::string_view kind = name.substr(dot);  // ".weight" or ".bias"
-  std::string_view module = name.substr(0, dot);
-  if (!module.starts_with(kLayer)) {
-    const auto known = Translate(kModelNames, module);
-    if (!known) return std::nullopt;
-    return StrCat(*known, kind);
-  }
-  module.remove_prefix(kLayer.size());
-  const size_t end = module.find('.');
-  if (end == std::string_view::npos) return std::nullopt;
-  const auto known = Translate(kLayerNames, module.substr(end + 1));
-  if (!known) return std::nullopt;
-  return StrCat("model.layers.", module.substr(0, end), ".", *known, kind);
-}
 
 std::optional<WeightType> TypeOf(std::string_view name) {
   if (name == "f32") return WeightType::kFp32;
   if (name == "f16") return WeightType::kFp16;
   return WeightTypeFromName(name);
-}
-
-bool IsQueryOrKey(std::string_view name) {
-  return name.find(".attn_q.") != std::string_view::npos ||
-         name.find(".attn_k.") != std::string_view::npos;
 }
 
 }  // namespace
@@ -246,7 +188,7 @@ absl::Status GgufCheckpoint::AddTensor(const gguf::File& file,
   GgufTensor& added = tensors_.emplace_back();
   added.name = *name;
   added.type = *type;
-  if (IsQueryOrKey(tensor.name)) {
+  if (HasRotatedRows(*name)) {
     const int64_t heads = config_["num_attention_heads"].get<int64_t>();
     added.interleaved =
         config_.value("head_dim", config_["hidden_size"].get<int64_t>() /

@@ -19,6 +19,7 @@
 #include "common/strings.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/config.h"
+#include "worker/model/gguf_names.h"
 #include "worker/model/gguf_tokenizer.h"
 #include "worker/model/json_file.h"
 #include "worker/model/layout.h"
@@ -29,53 +30,6 @@ namespace caravan::worker {
 namespace {
 
 constexpr std::string_view kRopeFrequencies = "rope_freqs.weight";
-
-struct NamePair {
-  std::string_view hugging_face;
-  std::string_view gguf;
-};
-
-constexpr std::array<NamePair, 12> kModules = {{
-    {"model.embed_tokens", "token_embd"},
-    {"model.norm", "output_norm"},
-    {"lm_head", "output"},
-    {"input_layernorm", "attn_norm"},
-    {"self_attn.q_proj", "attn_q"},
-    {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},
-    {"self_attn.o_proj", "attn_output"},
-    {"post_attention_layernorm", "ffn_norm"},
-    {"mlp.gate_proj", "ffn_gate"},
-    {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"},
-}};
-
-std::string_view ModuleName(std::string_view module) {
-  for (const NamePair& pair : kModules) {
-    if (pair.hugging_face == module) return pair.gguf;
-  }
-  return module;
-}
-
-// "model.layers.3.self_attn.q_proj.weight" as "blk.3.attn_q.weight".
-std::string GgufName(std::string_view name) {
-  constexpr std::string_view kLayers = "model.layers.";
-  const size_t kind = name.rfind('.');
-  std::string_view module = name.substr(0, kind);
-  std::string prefix;
-  if (module.starts_with(kLayers)) {
-    module.remove_prefix(kLayers.size());
-    const size_t dot = module.find('.');
-    prefix = StrCat("blk.", module.substr(0, dot), ".");
-    module.remove_prefix(dot + 1);
-  }
-  return StrCat(prefix, ModuleName(module), name.substr(kind));
-}
-
-bool IsQueryOrKey(std::string_view name) {
-  return name.find(".q_proj.") != std::string_view::npos ||
-         name.find(".k_proj.") != std::string_view::npos;
-}
 
 // The type for rows of `cols` elements.
 WeightType Fitting(WeightType type, int64_t cols) {
@@ -248,7 +202,7 @@ int64_t Exporter::RowsAtOnce(const TensorSpec& spec) const {
 }
 
 int64_t Exporter::SourceRow(const TensorSpec& spec, int64_t row) const {
-  if (!IsQueryOrKey(spec.name)) return row;
+  if (!HasRotatedRows(spec.name)) return row;
   const int64_t j = row % config_.head_dim;
   return row - j + j / 2 + j % 2 * (config_.head_dim / 2);
 }
@@ -301,7 +255,7 @@ absl::StatusOr<ExportReport> Exporter::Run(gguf::HeaderWriter& header) {
   int64_t elements = 0;
   for (const TensorSpec& spec : tensors_) {
     const std::array<int64_t, 2> shape = {spec.rows, spec.cols};
-    header.AddTensor(GgufName(spec.name), GgufType(TypeOf(spec)),
+    header.AddTensor(*GgufName(spec.name), GgufType(TypeOf(spec)),
                      std::span(shape).first(spec.cols == 0 ? 1 : 2));
     elements += spec.elements();
   }
@@ -344,7 +298,14 @@ absl::StatusOr<ExportReport> ExportGguf(const std::string& source,
   CARAVAN_RETURN_IF_ERROR(AddConfig(config, header));
   CARAVAN_RETURN_IF_ERROR(
       AddTokenizerMetadata(source, config.vocab_size, header));
-  return Exporter(*tensors, config, target, options).Run(header);
+  absl::StatusOr<ExportReport> report =
+      Exporter(*tensors, config, target, options).Run(header);
+  if (!report.ok()) {
+    // Half a model must not stand in the way of the next attempt.
+    std::error_code ignored;
+    std::filesystem::remove(target, ignored);
+  }
+  return report;
 }
 
 }  // namespace caravan::worker

@@ -1,7 +1,10 @@
 #include "worker/model/gguf_export.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +15,8 @@
 #include "tests/support/temporary_directory.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/config.h"
+#include "worker/model/gguf_names.h"
+#include "worker/model/layout.h"
 #include "worker/model/random_model.h"
 #include "worker/model/rope.h"
 #include "worker/tensor/quantize.h"
@@ -122,6 +127,43 @@ TEST_F(GgufExportTest, TypesAndTargetsThatAreNotWrittenAreRefused) {
               HasReason(Reason::kInvalidField));
   ASSERT_OK(Export(WeightType::kQ8_0));
   EXPECT_THAT(Export(WeightType::kQ8_0), HasReason(Reason::kInvalidField));
+}
+
+TEST_F(GgufExportTest, AFullDiskIsAnErrorAndLeavesNoFile) {
+  const auto before = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit unlimited = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &unlimited), 0);
+  rlimit small = unlimited;
+  small.rlim_cur = 10000;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status status = Export(WeightType::kFp32);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
+  std::signal(SIGXFSZ, before);
+  EXPECT_THAT(status, HasReason(Reason::kInternal,
+                                ::testing::HasSubstr("cannot be written")));
+  EXPECT_FALSE(std::filesystem::exists(target_));
+  EXPECT_OK(Export(WeightType::kFp32));
+}
+
+TEST(GgufNamesTest, EveryTensorOfALlamaHasANameInBothThatLeadsBack) {
+  ModelConfig config;
+  config.layers = 12;
+  config.heads = config.kv_heads = 2;
+  config.head_dim = 4;
+  config.hidden_size = config.intermediate_size = config.vocab_size = 8;
+  config.attention_bias = config.mlp_bias = true;
+  for (const TensorSpec& tensor : AllTensors(MakeLayout(config))) {
+    const auto name = GgufName(tensor.name);
+    ASSERT_TRUE(name) << tensor.name;
+    EXPECT_EQ(HuggingFaceName(*name), tensor.name);
+  }
+  EXPECT_EQ(GgufName("model.layers.11.self_attn.k_proj.bias"),
+            "blk.11.attn_k.bias");
+  for (const char* const other :
+       {"", "x", "blk.1", "blk..weight", "blk.1.attn_rot.weight",
+        "rope_freqs.weight"}) {
+    EXPECT_EQ(HuggingFaceName(other), std::nullopt) << other;
+  }
 }
 
 }  // namespace
