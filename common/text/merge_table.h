@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "common/text/hash_secret.h"
 #include "common/text/vocabulary.h"
 
 namespace caravan::text {
@@ -63,7 +64,7 @@ class PairFilter {
     const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(left))
                              << 32 |
                          static_cast<uint32_t>(right);
-    return (key * 0xD6E8FEB86659FD93) >> shift_;
+    return PairHash(key) >> shift_;
   }
   int shift_;
   std::vector<uint64_t> bits_;
@@ -124,9 +125,7 @@ class MergeTable {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 |
            static_cast<uint32_t>(right);
   }
-  size_t PlaceOf(uint64_t key) const {
-    return (key * 0x9E3779B97F4A7C15) >> shift_;
-  }
+  size_t PlaceOf(uint64_t key) const { return PairHash(key) >> shift_; }
 
   static constexpr TokenId kDirect = 256;
 

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/text/hash_secret.h"
 #include "common/text/vocabulary.h"
 
 namespace caravan::text {
@@ -47,12 +48,8 @@ struct PieceKey {
 
   bool is_inline() const { return size <= kInlineBytes; }
   uint64_t Hash() const {
-    constexpr uint64_t kFirst = 0x9E3779B97F4A7C15;
-    constexpr uint64_t kSecond = 0xC2B2AE3D27D4EB4F;
-    uint64_t h = (low ^ (high << 29 | high >> 35) ^ size) * kFirst;
-    h ^= h >> 32;
-    h = (h ^ high) * kSecond;
-    return h ^ h >> 29;
+    return FoldedProduct(low ^ kHashSecret.first,
+                         high ^ kHashSecret.second ^ size);
   }
   bool operator==(const PieceKey&) const = default;
 
@@ -64,12 +61,13 @@ struct PieceKey {
     return value;
   }
   void HashLong(const char* p) {
-    constexpr uint64_t kPrime = 0x100000001B3;
-    low = 0xCBF29CE484222325;
-    for (size_t i = 0; i + 8 <= size; i += 8) {
-      low = (low ^ Load<uint64_t>(p + i)) * kPrime;
-      low ^= low >> 31;
+    low = kHashSecret.first;
+    for (size_t i = 0; i + 16 <= size; i += 16) {
+      low = FoldedProduct(Load<uint64_t>(p + i) ^ kHashSecret.second,
+                          Load<uint64_t>(p + i + 8) ^ low);
     }
+    low =
+        FoldedProduct(Load<uint64_t>(p + size - 16) ^ kHashSecret.second, low);
     high = Load<uint64_t>(p + size - 8);
   }
 };

@@ -28,6 +28,7 @@ if [[ ${#targets[@]} -eq 0 ]]; then
   mapfile -t targets < <(grep -v '^#' tests/fuzz/targets.txt | cut -d' ' -f1)
 fi
 
+mkdir -p "$(dirname "$build")"
 cmake -G Ninja -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
   -DCMAKE_CXX_COMPILER=clang++ -DCARAVAN_FUZZ=ON -DCARAVAN_SANITIZE=address \
   -DCARAVAN_SERVICES=OFF -DCARAVAN_WERROR=OFF >"$build.log" 2>&1 ||
