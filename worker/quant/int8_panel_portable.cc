@@ -1,6 +1,8 @@
 // Plain C++ for any machine: slow, and the same bits.
 #include <cstring>
+#include <span>
 
+#include "worker/quant/int8_activations.h"
 #include "worker/quant/int8_panel.h"
 #include "worker/tensor/dtype.h"
 
@@ -32,6 +34,8 @@ struct Simd {
     return value;
   }
 
+  static constexpr int kPrefetchBytes = 0;
+
   static V Zero() {
     return Each<V>([](int) { return 0.0f; });
   }
@@ -58,6 +62,17 @@ struct Simd {
     return Each<V>(
         [p](int i) { return ToFloat(Fp16{Get<uint16_t>(p + 2 * i)}); });
   }
+  static V WidenU8(const char* p) {
+    return Each<V>(
+        [p](int i) { return static_cast<float>(Get<uint8_t>(p + i)); });
+  }
+  static V WidenI8(const char* p) {
+    return Each<V>(
+        [p](int i) { return static_cast<float>(Get<int8_t>(p + i)); });
+  }
+  static I ZeroI() {
+    return Each<I>([](int) { return 0; });
+  }
   static I LoadI(const char* p) { return Get<I>(p); }
   static I LowNibbles(const I& a) {
     return Each<I>([&](int i) { return a.lane[i] & 0x0f0f0f0f; });
@@ -69,6 +84,7 @@ struct Simd {
   static I Start(const char* p) {
     return Each<I>([p](int) { return Get<int32_t>(p) * (1 << kShift); });
   }
+  template <bool kFew>
   static I Dot(const I& sum, const I& u, const char* a) {
     return Each<I>([&](int i) {
       int32_t total = sum.lane[i];
@@ -80,6 +96,10 @@ struct Simd {
     });
   }
   static void Prefetch(const char*) {}
+  static void QuantizeGroup(const float* x, char* group) {
+    QuantizeActivations(std::span(x, kGroupElements),
+                        reinterpret_cast<ActivationGroup*>(group));
+  }
 };
 
 #include "worker/quant/int8_panel.inc"

@@ -29,12 +29,12 @@ struct Fp16 {
   uint16_t bits;
 };
 
-inline float ToFloat(Bf16 value) {
+constexpr float ToFloat(Bf16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
 
 // IEEE 754 binary16, subnormals and infinities included; exact.
-inline float ToFloat(Fp16 value) {
+constexpr float ToFloat(Fp16 value) {
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
   const uint32_t exponent = (value.bits >> 10) & 31;
   const uint32_t fraction = value.bits & 1023;
@@ -46,10 +46,10 @@ inline float ToFloat(Fp16 value) {
   return std::bit_cast<float>(sign | (biased << 23) | (fraction << 13));
 }
 
-inline float ToFloat(float value) { return value; }
+constexpr float ToFloat(float value) { return value; }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-inline Bf16 ToBf16(float value) {
+constexpr Bf16 ToBf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if ((bits & 0x7fffffff) > 0x7f800000) {
     return {static_cast<uint16_t>((bits >> 16) | 0x40)};
@@ -58,7 +58,7 @@ inline Bf16 ToBf16(float value) {
 }
 
 // Rounds to nearest, ties to even; overflow gives infinity, NaN stays NaN.
-inline Fp16 ToFp16(float value) {
+constexpr Fp16 ToFp16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   const uint32_t magnitude = bits & 0x7fffffff;

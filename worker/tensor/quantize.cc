@@ -451,6 +451,40 @@ ScaleAndMin UnpackScaleAndMin(std::span<const std::byte, 12> scales, int i) {
           static_cast<uint8_t>(at(i + 4) >> 4 | at(i) >> 6 << 4)};
 }
 
+std::span<const int> HalfOffsets(WeightType type) {
+  static constexpr std::array<int, 2> kFirst = {0, 2};
+  static constexpr std::array<int, 2> kQ2_K = {80, 82};
+  static constexpr std::array<int, 1> kQ3_K = {108};
+  static constexpr std::array<int, 1> kQ6_K = {208};
+  static constexpr std::array<int, 1> kTq1_0 = {52};
+  static constexpr std::array<int, 1> kTq2_0 = {64};
+  switch (type) {
+    case WeightType::kQ8_0:
+    case WeightType::kQ4_0:
+    case WeightType::kQ5_0:
+    case WeightType::kIq4Nl:
+    case WeightType::kIq4Xs:
+      return std::span(kFirst).first(1);
+    case WeightType::kQ4_1:
+    case WeightType::kQ5_1:
+    case WeightType::kQ4_K:
+    case WeightType::kQ5_K:
+      return kFirst;
+    case WeightType::kQ2_K:
+      return kQ2_K;
+    case WeightType::kQ3_K:
+      return kQ3_K;
+    case WeightType::kQ6_K:
+      return kQ6_K;
+    case WeightType::kTq1_0:
+      return kTq1_0;
+    case WeightType::kTq2_0:
+      return kTq2_0;
+    default:
+      return {};
+  }
+}
+
 void DequantizeRow(WeightType type, const std::byte* source, int64_t count,
                    float* target) {
   switch (type) {

@@ -62,6 +62,10 @@ bool CanQuantize(WeightType type);
 void QuantizeRow(WeightType type, const float* source, int64_t count,
                  std::byte* target);
 
+// Where the binary16 numbers of a block lie in its bytes; none for plain types
+// and those of four_bit.h.
+std::span<const int> HalfOffsets(WeightType type);
+
 // The two 6-bit numbers, scale and minimum, of the eighth `i` of a q4_k or q5_k
 // block, from its 12 scale bytes.
 struct ScaleAndMin {
