@@ -2,6 +2,21 @@
 
 import asyncio
 import json
+import time
+
+
+class ChoiceOutcome:
+    """What one client saw of one choice."""
+
+    def __init__(self):
+        self.token_ids = []
+        self.logprobs = []  # as (logprob, ((token, logprob), ...))
+        self.text = ""
+        self.finishes = []
+
+    def facts(self):
+        """What must be equal whatever happened on the way."""
+        return (self.token_ids, self.logprobs, self.text, self.finishes)
 
 
 class StreamOutcome:
@@ -10,10 +25,18 @@ class StreamOutcome:
     def __init__(self):
         self.status = None
         self.token_ids = []
+        self.choices = {}      # index -> ChoiceOutcome
         self.finishes = []     # finish reasons, in order
         self.errors = []       # error objects
         self.done_count = 0    # [DONE] events
         self.left = False      # the client went away on purpose
+        self.longest_pause = 0.0  # seconds between two events with tokens
+        self.last_token_at = None
+        self.receipt = None
+
+    def facts(self):
+        return {index: choice.facts()
+                for index, choice in sorted(self.choices.items())}
 
     def ends(self):
         """How often the stream ended: exactly once is right."""
@@ -56,9 +79,29 @@ def add_event(outcome, text, on_tokens):
     event = json.loads(text)
     if "error" in event:
         outcome.errors.append(event["error"])
+    outcome.receipt = event.get("receipt", outcome.receipt)
     for choice in event.get("choices", ()):
-        outcome.token_ids += choice.get("token_ids") or []
-        if choice.get("finish_reason"):
-            outcome.finishes.append(choice["finish_reason"])
+        add_choice(outcome, choice)
     if on_tokens:
         on_tokens(outcome)
+
+
+def add_choice(outcome, choice):
+    ids = choice.get("token_ids") or []
+    seen = outcome.choices.setdefault(choice.get("index", 0), ChoiceOutcome())
+    seen.token_ids += ids
+    seen.text += choice.get("text") or ""
+    logprobs = choice.get("logprobs") or {}
+    for i, logprob in enumerate(logprobs.get("token_logprobs") or ()):
+        top = (logprobs.get("top_logprobs") or {i: None})[i] or {}
+        seen.logprobs.append((logprob, tuple(top.items())))
+    outcome.token_ids += ids
+    if choice.get("finish_reason"):
+        outcome.finishes.append(choice["finish_reason"])
+        seen.finishes.append(choice["finish_reason"])
+    if ids:
+        now = time.monotonic()
+        if outcome.last_token_at is not None:
+            outcome.longest_pause = max(outcome.longest_pause,
+                                        now - outcome.last_token_at)
+        outcome.last_token_at = now

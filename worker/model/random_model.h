@@ -22,7 +22,7 @@ struct RandomModelOptions {
   uint64_t max_file_bytes = 4'000'000'000;  // more: several files and an index
 };
 
-// "tiny", "tinyllama", "llama-3.2-1b", "llama-2-7b", ...
+// "tiny", "small", "tinyllama", "llama-3.2-1b", "llama-2-7b", ...
 std::vector<std::string_view> RandomModelShapes();
 
 // config.json of a shape. kInvalidField for an unknown one.

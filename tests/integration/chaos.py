@@ -1,0 +1,196 @@
+"""Streams that never pause while processes are killed: every stream must end
+once and equal an undisturbed run of its request, bit for bit."""
+
+import asyncio
+import collections
+import json
+import random
+
+from load import stream_completion
+from suite import MODEL
+
+PROMPTS = (
+    "Once upon a time",
+    "Once upon a time there was a small caravan that crossed the desert",
+    "The old mill by the river had not turned for many years, and the children",
+    "In the morning the sun",
+)
+# Kills go mostly to workers: the others hold no stream.
+WEIGHTS = {"worker": 8, "router": 1, "tokenizer": 1}
+HIT_SEQUENCES = 8
+
+
+def make_requests(rng, count, max_tokens):
+    """Requests of all kinds, cyclically, each with its own seed."""
+    kinds = (
+        {"temperature": 0},
+        {"temperature": 0.9, "top_p": 0.95},
+        {"temperature": 0.8, "repetition_penalty": 1.2,
+         "presence_penalty": 0.4, "frequency_penalty": 0.3},
+        {"temperature": 1.0, "stop": None},
+        {"temperature": 0.9, "n": 2},
+        {"temperature": 0.7, "logprobs": 3},
+        {"temperature": 1.1, "top_k": 40, "min_p": 0.02, "min_tokens": 20,
+         "ignore_eos": False, "logprobs": 1},
+        {"temperature": 0.6, "n": 2, "stop": None, "logprobs": 2,
+         "frequency_penalty": 0.5},
+    )
+    return [{"model": MODEL, "prompt": rng.choice(PROMPTS),
+             "max_tokens": rng.randint(max_tokens // 2, max_tokens),
+             "seed": rng.getrandbits(62), "ignore_eos": True,
+             "return_token_ids": True, **kinds[i % len(kinds)]}
+            for i in range(count)]
+
+
+async def run_all(address, requests, width):
+    """The outcomes of all requests, `width` at a time."""
+    gate = asyncio.Semaphore(width)
+
+    async def run(body):
+        async with gate:
+            return await stream_completion(address, body)
+
+    return await asyncio.gather(*map(run, requests))
+
+
+async def choose_stop_texts(address, requests, width):
+    """Requests that want a stop text get one that their answer has."""
+    wanting = [r for r in requests if "stop" in r]
+    free = [{k: v for k, v in r.items() if k != "stop"} for r in wanting]
+    for body, outcome in zip(wanting, await run_all(address, free, width)):
+        text = outcome.choices[0].text
+        begin = len(text) * 3 // 5
+        body["stop"] = [text[begin:begin + 5]]
+
+
+class Report:
+    """What a run of chaos counted."""
+
+    def __init__(self):
+        self.kills = collections.Counter()  # by kind of process
+        self.hits = 0      # kills of workers with 8 or more running sequences
+        self.streams = 0   # that ended
+        self.tokens = 0
+        self.interrupted = 0
+        self.resumes = 0
+        self.longest_pause = 0.0
+        self.problems = []
+
+    def add(self, other):
+        self.kills.update(other.kills)
+        for name in ("hits", "streams", "tokens", "interrupted", "resumes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest_pause = max(self.longest_pause, other.longest_pause)
+        self.problems += other.problems
+
+    def __str__(self):
+        facts = {name: value for name, value in vars(self).items()
+                 if name != "problems"}
+        facts["kills"] = dict(self.kills)
+        facts["longest_pause"] = round(self.longest_pause, 3)
+        return json.dumps(facts)
+
+
+class Chaos:
+    """Keeps `width` streams running for `seconds` and kills every
+    `interval`."""
+
+    def __init__(self, fleet, seed, width, seconds, interval, requests):
+        self.fleet = fleet
+        self.rng = random.Random(seed)
+        self.width = width
+        self.seconds = seconds
+        self.interval = interval
+        self.requests = requests
+        self.report = Report()
+        self.expected = []
+        self.over = asyncio.Event()
+        self.next = 0
+
+    async def run(self):
+        await choose_stop_texts(self.fleet.http, self.requests, self.width)
+        outcomes = await run_all(self.fleet.http, self.requests, self.width)
+        for body, outcome in zip(self.requests, outcomes):
+            self.check_ending(body, outcome)
+        self.expected = [outcome.facts() for outcome in outcomes]
+        before = resumes_of(self.fleet)
+        log_begin = len(self.fleet.gateway.log())
+        await asyncio.gather(self.kill_all_the_time(),
+                             *[self.keep_streaming()
+                               for _ in range(self.width)])
+        self.report.resumes = resumes_of(self.fleet) - before
+        self.report.interrupted = len(
+            resumed_requests(self.fleet.gateway.log()[log_begin:]))
+        return self.report
+
+    async def keep_streaming(self):
+        while not self.over.is_set():
+            index = self.next % len(self.requests)
+            self.next += 1
+            body = self.requests[index]
+            outcome = await stream_completion(self.fleet.http, body)
+            self.report.streams += 1
+            self.report.tokens += len(outcome.token_ids)
+            self.report.longest_pause = max(self.report.longest_pause,
+                                            outcome.longest_pause)
+            self.check_ending(body, outcome)
+            if outcome.facts() != self.expected[index]:
+                self.problem("not equal", body, outcome)
+
+    def check_ending(self, body, outcome):
+        choices = body.get("n", 1)
+        once = (outcome.ends() == 1 and not outcome.errors and
+                outcome.status == 200 and len(outcome.choices) == choices and
+                all(len(c.finishes) == 1 for c in outcome.choices.values()))
+        if not once:
+            self.problem("not one good end", body, outcome)
+
+    def problem(self, what, body, outcome):
+        self.report.problems.append(
+            f"{what}: {body} status={outcome.status} ends={outcome.ends()} "
+            f"errors={outcome.errors} tokens={len(outcome.token_ids)} "
+            f"finishes={outcome.finishes}")
+
+    async def kill_all_the_time(self):
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.seconds
+        restarts = []
+        while loop.time() < end:
+            await asyncio.sleep(self.interval)
+            restarts = [r for r in restarts if not r.done()]
+            member = self.choose()
+            await loop.run_in_executor(None, self.kill, member)
+            restarts.append(loop.run_in_executor(None, member.start))
+        await asyncio.gather(*restarts)
+        self.over.set()
+
+    def choose(self):
+        alive = [m for m in self.fleet.members.values()
+                 if m.alive() and kind_of(m) in WEIGHTS]
+        weights = [WEIGHTS[kind_of(m)] / len(self.fleet.group(kind_of(m)))
+                   for m in alive]
+        return self.rng.choices(alive, weights)[0]
+
+    def kill(self, member):
+        kind = kind_of(member)
+        if kind == "worker":
+            running = member.metrics().sum("caravan_worker_sequences",
+                                           state="running")
+            self.report.hits += running >= HIT_SEQUENCES
+        member.kill()
+        self.report.kills[kind] += 1
+
+
+def kind_of(member):
+    return member.name.rsplit("-", 1)[0]
+
+
+def resumes_of(fleet):
+    return int(fleet.gateway.metrics().sum("caravan_gateway_resumes_total"))
+
+
+def resumed_requests(log):
+    """Ids of the requests that the gateway says it resumed."""
+    return {word.split("=", 1)[1]
+            for line in log.splitlines() if "event=stream_resumes" in line
+            for word in line.split() if word.startswith("request_id=")}

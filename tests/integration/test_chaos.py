@@ -1,0 +1,92 @@
+"""Workers, routers and tokenizers die all the time; no stream notices more
+than a pause."""
+
+import asyncio
+import os
+import random
+
+import pytest
+
+from chaos import Chaos, Report, make_requests
+from fleet import Fleet
+from suite import DEMO_MODEL, run_cli
+
+WORKER_FLAGS = ("--threads", 1, "--kv-blocks", 4096)
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """About 50 million parameters, so that streams last."""
+    directory = tmp_path_factory.mktemp("models") / "small"
+    run_cli("make-model", "--shape", "small", "--dtype", "bf16", directory)
+    return directory
+
+
+@pytest.fixture
+def start_fleet(tmp_path):
+    """Starts fleets that a test may break."""
+    started = []
+
+    def start(**keywords):
+        folder = tmp_path / f"fleet{len(started)}"
+        folder.mkdir()
+        started.append(Fleet(folder, **keywords))
+        return started[-1]
+
+    yield start
+    for fleet in started:
+        fleet.destroy()
+
+
+def seed_of_run():
+    """Printed, and taken from CARAVAN_CHAOS_SEED to repeat a run."""
+    seed = int(os.environ.get("CARAVAN_CHAOS_SEED",
+                              random.SystemRandom().getrandbits(32)))
+    print(f"CARAVAN_CHAOS_SEED={seed}")
+    return seed
+
+
+def run_chaos(fleet, seed, width, seconds, requests, max_tokens,
+              interval=2.0):
+    bodies = make_requests(random.Random(seed), requests, max_tokens)
+    chaos = Chaos(fleet, seed, width, seconds, interval, bodies)
+
+    async def run():
+        return await chaos.run()
+
+    report = asyncio.run(run())
+    print(f"{fleet.model.name}: {report}")
+    return report
+
+
+def run_both_models(start_fleet, small_model, width, demo_seconds,
+                    small_seconds, requests):
+    seed = seed_of_run()
+    total = Report()
+    for model, seconds, max_tokens in ((DEMO_MODEL, demo_seconds, 400),
+                                       (small_model, small_seconds, 80)):
+        fleet = start_fleet(workers=3, routers=2, tokenizers=2, model=model,
+                            worker_flags=WORKER_FLAGS)
+        total.add(run_chaos(fleet, seed, width, seconds, requests, max_tokens))
+        fleet.destroy()
+    print(f"chaos: {total}")
+    assert not total.problems, "\n".join(total.problems[:10])
+    return total
+
+
+def test_no_stream_is_lost_or_doubled_while_processes_are_killed(
+        start_fleet, small_model):
+    total = run_both_models(start_fleet, small_model, width=32,
+                            demo_seconds=10, small_seconds=10, requests=24)
+    assert sum(total.kills.values()) >= 8
+    assert total.interrupted >= 1 and total.resumes >= total.interrupted
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_no_stream_is_lost_or_doubled_in_two_minutes_of_kills(start_fleet,
+                                                              small_model):
+    total = run_both_models(start_fleet, small_model, width=64,
+                            demo_seconds=60, small_seconds=60, requests=48)
+    assert sum(total.kills.values()) >= 50
+    assert total.hits >= 40
