@@ -28,7 +28,7 @@ struct BenchOptions {
   int channels = 1;
   bool json = false;
   bool engine_alone = false;
-  worker::bench::EngineBenchOptions engine;
+  EngineBenchFlags engine;
 };
 
 absl::Status CompletePlan(BenchOptions& options) {
@@ -102,12 +102,12 @@ absl::Status RunEngineAlone(BenchOptions options) {
   if (options.load.model.empty()) {
     return FieldError("--model", "a model directory with --engine", "");
   }
-  worker::bench::EngineBenchOptions& engine = options.engine;
+  worker::bench::EngineBenchOptions& engine = options.engine.options;
   engine.model_directory = options.load.model;
   engine.prompt_tokens = options.plan.prompt_tokens.least;
   engine.output_tokens = options.plan.output_tokens.least;
   engine.seed = options.plan.seed;
-  return RunEngineBenchCommand(engine, options.json);
+  return RunEngineBenchCommand(options.engine, options.json);
 }
 
 // Flags of the load itself.

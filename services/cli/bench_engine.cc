@@ -6,40 +6,80 @@
 #include <thread>
 
 #include "common/status/status_macros.h"
+#include "services/cli/count_list.h"
+#include "worker/bench/engine_report.h"
 
 namespace caravan::cli {
+namespace {
 
 using worker::bench::EngineBenchOptions;
 using worker::bench::EngineBenchReport;
 
-void AddEngineBenchFlags(CLI::App& app, EngineBenchOptions& options) {
-  options.cpu.threads = static_cast<int>(
-      std::clamp(std::thread::hardware_concurrency(), 1u, 256u));
-  CLI::Option_group* group = app.add_option_group("engine", "With --engine");
-  group->add_option("--threads", options.cpu.threads, "Of the backend");
-  group->add_flag("--pin", options.cpu.pin, "Bind threads to cores");
-  group->add_option("--batches", options.batches, "Streams at once, by comma")
-      ->delimiter(',');
-  group->add_option("--prefill-tokens", options.prefill_tokens,
-                    "Of the prefill sample (0: none)");
-  group->add_option("--max-step-tokens", options.max_step_tokens,
-                    "As the worker's flag");
-  group->add_option("--max-prefill-chunk", options.max_prefill_chunk,
-                    "As the worker's flag");
-  group->add_option("--depth", options.depth, "Plans in flight");
-  group->add_option("--repeats", options.repeats, "The median is reported");
+constexpr int kAttemptsPerSample = 3;
+
+absl::StatusOr<EngineBenchOptions> OptionsOf(const EngineBenchFlags& flags) {
+  EngineBenchOptions options = flags.options;
+  CARAVAN_ASSIGN_OR_RETURN(options.contexts,
+                           ParseCountList("--contexts", flags.contexts));
+  if (flags.batches) {
+    CARAVAN_ASSIGN_OR_RETURN(options.batches,
+                             ParseCountList("--batches", *flags.batches));
+  } else if (!options.contexts.empty()) {
+    options.batches.clear();
+  }
+  options.rules.most_attempts = kAttemptsPerSample * options.rules.wanted;
+  return options;
 }
 
-absl::Status RunEngineBenchCommand(const EngineBenchOptions& options,
-                                   bool json) {
+void AddWhatFlags(CLI::Option_group& group, EngineBenchFlags& flags) {
+  EngineBenchOptions& options = flags.options;
+  group.add_option("--batches", flags.batches,
+                   "Streams at once, such as 1,2,4 or 1-33, each with a "
+                   "prompt of --prompt-tokens");
+  group.add_option("--contexts", flags.contexts,
+                   "Prompt tokens of one stream, such as 128,2048");
+  group.add_option("--prefill-tokens", options.prefill_tokens,
+                   "Of the prefill (0: none)");
+  group.add_option("--whole-runs", options.whole_runs,
+                   "Also so many runs of each batch with their prefill");
+}
+
+void AddHowFlags(CLI::Option_group& group, EngineBenchOptions& options) {
+  group.add_option("--threads", options.cpu.threads, "Of the backend");
+  group.add_flag("--pin", options.cpu.pin, "Bind threads to cores");
+  group.add_option("--max-step-tokens", options.max_step_tokens,
+                   "As the worker's flag");
+  group.add_option("--max-prefill-chunk", options.max_prefill_chunk,
+                   "As the worker's flag");
+  group.add_option("--depth", options.depth, "Plans in flight");
+  group.add_option("--samples", options.rules.wanted,
+                   "Of each point, between probes that agree; up to three "
+                   "times as many are tried");
+  group.add_option("--sample-seconds", options.sample_seconds,
+                   "Of decoding in a sample");
+  group.add_option("--probe-seconds", options.probe_seconds,
+                   "Of reading memory before and after each sample");
+}
+
+}  // namespace
+
+void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags) {
+  flags.options.cpu.threads = static_cast<int>(
+      std::clamp(std::thread::hardware_concurrency(), 1u, 256u));
+  CLI::Option_group* group = app.add_option_group("engine", "With --engine");
+  AddWhatFlags(*group, flags);
+  AddHowFlags(*group, flags.options);
+}
+
+absl::Status RunEngineBenchCommand(const EngineBenchFlags& flags, bool json) {
+  CARAVAN_ASSIGN_OR_RETURN(const EngineBenchOptions options, OptionsOf(flags));
   CARAVAN_RETURN_IF_ERROR(options.Validate());
   CARAVAN_ASSIGN_OR_RETURN(
       const EngineBenchReport report,
       worker::bench::RunEngineBench(
           options, [](const std::string& line) { std::cerr << line << "\n"; }));
-  std::cout << (json ? worker::bench::ToJson(report)
-                     : worker::bench::ToText(report))
-            << "\n";
+  std::cout << (json ? worker::bench::ToJson(report) + "\n"
+                     : worker::bench::ToText(report));
   return absl::OkStatus();
 }
 

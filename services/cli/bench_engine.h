@@ -3,19 +3,26 @@
 #define CARAVAN_SERVICES_CLI_BENCH_ENGINE_H_
 
 #include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "worker/bench/engine_bench.h"
 
 namespace caravan::cli {
 
-// Flags that only the engine's bench has.
-void AddEngineBenchFlags(CLI::App& app,
-                         worker::bench::EngineBenchOptions& options);
+// What the flags of the engine's bench say.
+struct EngineBenchFlags {
+  worker::bench::EngineBenchOptions options;
+  std::optional<std::string> batches;  // none: the options' unless contexts
+  std::string contexts;
+};
 
-// Runs and prints. Notes about samples go to standard error.
-absl::Status RunEngineBenchCommand(
-    const worker::bench::EngineBenchOptions& options, bool json);
+// Flags that only the engine's bench has.
+void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags);
+
+// Runs and prints. Notes about points go to standard error.
+absl::Status RunEngineBenchCommand(const EngineBenchFlags& flags, bool json);
 
 }  // namespace caravan::cli
 

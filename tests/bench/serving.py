@@ -53,10 +53,11 @@ def engine_alone(options):
          "--prefill-tokens", "0", "--prompt-tokens",
          str(options.prompt_tokens), "--output-tokens",
          str(options.output_tokens), "--threads", str(options.threads),
-         "--repeats", "3", "--json"],
+         "--samples", "1", "--whole-runs", "3", "--json"],
         stdout=subprocess.PIPE, text=True, check=True)
-    sample = json.loads(done.stdout)["decode"][0]
-    sample["output_tokens_per_second"] = sample["whole_tokens_per_second"]
+    report = json.loads(done.stdout)
+    sample = report["points"][0]
+    sample["output_tokens_per_second"] = report["whole"][0]["tokens_per_second"]
     return sample
 
 

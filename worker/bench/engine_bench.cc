@@ -1,298 +1,284 @@
 #include "worker/bench/engine_bench.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
-#include "common/clock.h"
-#include "common/sampling/philox.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
-#include "worker/bench/ceilings.h"
-#include "worker/engine/engine.h"
+#include "worker/bench/engine_driver.h"
+#include "worker/bench/engine_report.h"
 #include "worker/model/model_loader.h"
+#include "worker/ops/cpu/int8_probe.h"
 #include "worker/shard/shard_runner.h"
 
 namespace caravan::worker::bench {
 namespace {
 
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+constexpr int32_t kBlockTokens = 16;
+
+using Kind = PointReport::Kind;
+
+// What is measured again and again.
+struct Point {
+  Kind kind = Kind::kDecode;
+  int streams = 1;
+  int32_t prompt_tokens = 0;
+  BracketedSamples samples;
+};
+
+std::vector<Point> PointsOf(const EngineBenchOptions& options) {
+  std::vector<Point> points;
+  const auto add = [&](Kind kind, int streams, int32_t prompt_tokens) {
+    for (const Point& point : points) {
+      if (point.kind == kind && point.streams == streams &&
+          point.prompt_tokens == prompt_tokens) {
+        return;
+      }
+    }
+    points.push_back(
+        {kind, streams, prompt_tokens, BracketedSamples(options.rules)});
+  };
+  for (const int batch : options.batches) {
+    add(Kind::kDecode, batch, options.prompt_tokens);
+  }
+  for (const int context : options.contexts) add(Kind::kDecode, 1, context);
+  if (options.prefill_tokens > 0) {
+    add(Kind::kPrefill, 1, options.prefill_tokens);
+  }
+  return points;
 }
 
-double Now() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
-
-// Collects what a run produced.
-class CountingSink final : public EngineSink {
- public:
-  void Emit(const StepReport& report) override {
-    const double now = Now();
-    for (const TokenEvent& event : report.tokens) {
-      ++tokens;
-      first_token_times.try_emplace(event.group, now);
-    }
-    finished += static_cast<int>(report.finishes.size());
-    for (const ErrorEvent& event : report.errors) error = event.status;
+// Blocks for what runs at once, as much again for prompts that the prefix
+// cache keeps, and some prompts of the prefill.
+int32_t BlocksFor(const EngineBenchOptions& options,
+                  const std::vector<Point>& points) {
+  int32_t most = 1;
+  for (const Point& point : points) {
+    const int32_t tokens = point.prompt_tokens + options.output_tokens;
+    most = std::max(most, point.streams * (tokens / kBlockTokens + 2));
   }
+  return 2 * most + 4 * (options.prefill_tokens / kBlockTokens + 2);
+}
 
-  int64_t tokens = 0;
-  int finished = 0;
-  absl::Status error;
-  std::map<GroupId, double> first_token_times;
-};
-
-// One run: some streams, submitted together, until all have ended.
-struct RunResult {
-  double seconds = 0;
-  int64_t tokens = 0;
-  double first_token_seconds = 0;
-  std::vector<double> decode_step_seconds;
-};
+PointReport ReportOf(const Point& point) {
+  const BracketedSamples& samples = point.samples;
+  PointReport report;
+  report.kind = point.kind;
+  report.streams = point.streams;
+  report.prompt_tokens = point.prompt_tokens;
+  report.kept_count = samples.kept_count();
+  report.dropped_count = samples.dropped_count();
+  report.complete = samples.complete();
+  report.tokens_per_second = samples.MedianOf(&Sample::tokens_per_second);
+  report.spread = samples.SpreadOf(&Sample::tokens_per_second);
+  report.step_seconds = samples.MedianOf(&Sample::step_seconds);
+  report.bytes_per_second = samples.MedianOf(&Sample::bytes_per_second);
+  report.operations_per_second =
+      samples.MedianOf(&Sample::operations_per_second);
+  report.read_ceiling = samples.MedianOf(&Sample::read_ceiling);
+  report.operations_ceiling = samples.MedianOf(&Sample::operations_ceiling);
+  report.read_share = samples.MedianOf(&Sample::read_share);
+  report.operations_share = samples.MedianOf(&Sample::operations_share);
+  report.bound_share = samples.MedianOf(&Sample::bound_share);
+  return report;
+}
 
 class EngineBench {
  public:
   static absl::StatusOr<std::unique_ptr<EngineBench>> Create(
       const EngineBenchOptions& options);
 
-  absl::StatusOr<PrefillSample> MeasurePrefill();
-  absl::StatusOr<DecodeSample> MeasureDecode(int batch);
-  EngineBenchReport EmptyReport() const;
+  using Note = std::function<void(const std::string& line)>;
+  absl::StatusOr<EngineBenchReport> Run(const Note& note);
 
  private:
-  explicit EngineBench(const EngineBenchOptions& options) : options_(options) {}
+  explicit EngineBench(const EngineBenchOptions& options)
+      : options_(options), points_(PointsOf(options)) {}
 
-  EngineOptions OptionsOfEngine() const;
-  GroupRequest MakeRequest(int32_t prompt_tokens, int32_t output_tokens);
-  absl::StatusOr<RunResult> Run(int streams, int32_t prompt_tokens,
-                                int32_t output_tokens);
-  // The greater of what is measured now and `before`.
-  MomentCeilings Measure(const MomentCeilings& before = {});
-  double OperationsPerToken() const;
-  double StepBytes() const;
+  absl::Status Load();
+  absl::Status MakeDriver();
+  MachineReport MeasureMachine();
+  MomentCeilings Probe();
+  // One round after the other, so that a machine that changes its speed does so
+  // under all points alike.
+  absl::Status MeasurePoints(const Note& note);
+  absl::Status TakeSample(Point& point);
+  absl::StatusOr<WholeReport> MeasureWhole(int streams);
+  EngineBenchReport EmptyReport();
+  std::vector<Cliff> Cliffs() const;
 
   const EngineBenchOptions options_;
+  std::vector<Point> points_;
   std::unique_ptr<Ceilings> ceilings_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<LoadedModel> model_;
   std::unique_ptr<ShardRunner> runner_;
-  int32_t block_count_ = 0;
-  uint64_t next_group_ = 1;
+  std::unique_ptr<EngineDriver> driver_;
+  StepCosts costs_;
+  Arithmetic arithmetic_ = Arithmetic::kFp32;
 };
 
 absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(
     const EngineBenchOptions& options) {
   CARAVAN_RETURN_IF_ERROR(options.Validate());
-  auto bench = std::unique_ptr<EngineBench>(new EngineBench(options));
-  CARAVAN_ASSIGN_OR_RETURN(bench->ceilings_,
-                           Ceilings::Create(options.cpu.threads));
-  CARAVAN_ASSIGN_OR_RETURN(bench->backend_, MakeCpuBackend(options.cpu));
-  ModelOptions model;
-  model.memory.max_step_tokens = options.max_step_tokens;
+  std::unique_ptr<EngineBench> bench(new EngineBench(options));
+  CARAVAN_RETURN_IF_ERROR(bench->Load());
+  CARAVAN_RETURN_IF_ERROR(bench->MakeDriver());
   CARAVAN_ASSIGN_OR_RETURN(
-      bench->model_,
-      LoadModel(options.model_directory, model, bench->backend_.get()));
-  const int32_t per_stream =
-      (options.prompt_tokens + options.output_tokens) / 16 + 1;
-  const int most =
-      *std::max_element(options.batches.begin(), options.batches.end());
-  bench->block_count_ =
-      std::max(per_stream * most, options.prefill_tokens / 16 + 2);
-  CARAVAN_ASSIGN_OR_RETURN(
-      bench->runner_,
-      ShardRunner::Create(bench->model_.get(), bench->backend_.get(),
-                          {.block_count = bench->block_count_,
-                           .max_step_tokens = options.max_step_tokens,
-                           .max_in_flight = options.depth}));
+      bench->ceilings_, Ceilings::Create(options.cpu.threads, options.cpu.pin,
+                                         options.probe_bytes));
   return bench;
 }
 
-EngineOptions EngineBench::OptionsOfEngine() const {
-  EngineOptions engine;
-  engine.block_count = block_count_;
-  engine.max_running = 4096;
-  engine.max_waiting = 4096;
-  engine.max_step_tokens = options_.max_step_tokens;
-  engine.max_prefill_chunk = options_.max_prefill_chunk;
-  engine.context_length = 1 << 24;  // a benchmark may go past the model's
-  engine.depth = options_.depth;
-  engine.prefix_cache = false;
-  return engine;
+absl::Status EngineBench::Load() {
+  CARAVAN_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(options_.cpu));
+  ModelOptions model;
+  model.memory.max_step_tokens = options_.max_step_tokens;
+  CARAVAN_ASSIGN_OR_RETURN(
+      model_, LoadModel(options_.model_directory, model, backend_.get()));
+  costs_ = CostsOf(*model_);
+  arithmetic_ =
+      ArithmeticOf(backend_->NumericsClass(model_->description.dtype));
+  return absl::OkStatus();
 }
 
-GroupRequest EngineBench::MakeRequest(int32_t prompt_tokens,
-                                      int32_t output_tokens) {
-  GroupRequest request;
-  request.id = next_group_++;
-  auto prompt = std::make_shared<std::vector<TokenId>>();
-  const uint32_t vocabulary =
-      static_cast<uint32_t>(model_->description.config.vocab_size);
-  for (int32_t i = 0; i < prompt_tokens; ++i) {
-    prompt->push_back(static_cast<TokenId>(
-        sampling::TokenDraw(options_.seed, static_cast<uint32_t>(i),
-                            static_cast<uint32_t>(request.id)) %
-        vocabulary));
-  }
-  request.prompt = std::move(prompt);
-  request.choices = {ChoiceStart{}};
-  request.sampling.temperature = 0;
-  request.stop.max_tokens = output_tokens;
-  request.stop.ignore_eos = true;
-  return request;
+absl::Status EngineBench::MakeDriver() {
+  const DriverOptions driver = {
+      .block_count = BlocksFor(options_, points_),
+      .max_step_tokens = options_.max_step_tokens,
+      .max_prefill_chunk = options_.max_prefill_chunk,
+      .depth = options_.depth,
+      .vocabulary = model_->description.config.vocab_size,
+      .seed = options_.seed};
+  CARAVAN_ASSIGN_OR_RETURN(
+      runner_, ShardRunner::Create(model_.get(), backend_.get(),
+                                   {.block_count = driver.block_count,
+                                    .max_step_tokens = options_.max_step_tokens,
+                                    .max_in_flight = options_.depth}));
+  CARAVAN_ASSIGN_OR_RETURN(driver_,
+                           EngineDriver::Create(driver, costs_, runner_.get()));
+  return absl::OkStatus();
 }
 
-absl::StatusOr<RunResult> EngineBench::Run(int streams, int32_t prompt_tokens,
-                                           int32_t output_tokens) {
-  CountingSink sink;
-  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine,
-                           Engine::Create(OptionsOfEngine(), runner_.get(),
-                                          &sink, &SystemClock::Get()));
-  RunResult result;
-  const double start = Now();
-  for (int s = 0; s < streams; ++s) {
-    CARAVAN_RETURN_IF_ERROR(
-        engine->Submit(MakeRequest(prompt_tokens, output_tokens)));
-  }
-  double before = start;
-  while (sink.finished < streams) {
-    CARAVAN_ASSIGN_OR_RETURN(const StepReport report, engine->Step());
-    CARAVAN_RETURN_IF_ERROR(sink.error);
-    const double after = Now();
-    const bool only_decodes = report.counters.prefill_rows == 0 &&
-                              report.counters.decode_tokens == streams;
-    if (only_decodes) result.decode_step_seconds.push_back(after - before);
-    before = after;
-  }
-  result.seconds = Now() - start;
-  result.tokens = sink.tokens;
-  std::vector<double> first;
-  for (const auto& [group, time] : sink.first_token_times) {
-    first.push_back(time - start);
-  }
-  result.first_token_seconds = Median(std::move(first));
-  return result;
+MachineReport EngineBench::MeasureMachine() {
+  return {.read = ceilings_->Read(options_.probe_seconds),
+          .fp32 = ceilings_->OperationsPerSecond(Arithmetic::kFp32),
+          .bf16 = ceilings_->OperationsPerSecond(Arithmetic::kBf16),
+          .int8 = ceilings_->OperationsPerSecond(Arithmetic::kInt8),
+          .int8_instructions = cpu::BestInt8Probe().name};
 }
 
-MomentCeilings EngineBench::Measure(const MomentCeilings& before) {
-  return {std::max(before.read_bytes_per_second,
-                   ceilings_->Read().bytes_per_second),
-          std::max(before.fma_per_second, ceilings_->FmaPerSecond())};
+MomentCeilings EngineBench::Probe() {
+  return {.read_bytes_per_second =
+              ceilings_->Read(options_.probe_seconds).bytes_per_second,
+          .operations_per_second = ceilings_->OperationsPerSecond(
+              arithmetic_, options_.probe_seconds / 4)};
 }
 
-// Two for each weight that a token meets in a layer; the head is only met by
-// tokens that are sampled.
-double EngineBench::OperationsPerToken() const {
-  double weights = 0;
-  for (const LayerWeights& layer : model_->weights.layers) {
-    for (const PackedMatrix* matrix : {layer.qkv.get(), layer.output.get(),
-                                       layer.gate_up.get(), layer.down.get()}) {
-      weights += static_cast<double>(matrix->rows * matrix->cols);
+absl::Status EngineBench::TakeSample(Point& point) {
+  const bool decode = point.kind == Kind::kDecode;
+  if (decode) {
+    CARAVAN_RETURN_IF_ERROR(driver_->Start(point.streams, point.prompt_tokens,
+                                           options_.output_tokens));
+  }
+  const MomentCeilings before = Probe();
+  CARAVAN_ASSIGN_OR_RETURN(const Work work,
+                           decode ? driver_->Decode(options_.sample_seconds)
+                                  : driver_->Prefill(point.prompt_tokens));
+  point.samples.Add(before, work, Probe());
+  return decode ? driver_->Stop() : absl::OkStatus();
+}
+
+absl::Status EngineBench::MeasurePoints(const Note& note) {
+  for (bool more = true; more;) {
+    more = false;
+    for (Point& point : points_) {
+      if (!point.samples.wants_more()) continue;
+      CARAVAN_RETURN_IF_ERROR(TakeSample(point));
+      if (point.samples.wants_more()) {
+        more = true;
+      } else if (note) {
+        note(LineOf(ReportOf(point)));
+      }
     }
   }
-  return 2 * weights;
+  return absl::OkStatus();
 }
 
-double EngineBench::StepBytes() const {
-  const Weights& weights = model_->weights;
-  const size_t embedding =
-      weights.embedding == nullptr ? 0 : weights.embedding->bytes;
-  return static_cast<double>(weights.bytes - embedding);
-}
-
-absl::StatusOr<PrefillSample> EngineBench::MeasurePrefill() {
-  PrefillSample sample;
-  sample.tokens = options_.prefill_tokens;
-  sample.ceilings = Measure();
-  std::vector<double> seconds;
-  for (int repeat = 0; repeat < options_.repeats; ++repeat) {
-    CARAVAN_ASSIGN_OR_RETURN(const RunResult run,
-                             Run(1, options_.prefill_tokens, 1));
-    seconds.push_back(run.seconds);
-  }
-  sample.ceilings = Measure(sample.ceilings);
-  sample.tokens_per_second = sample.tokens / Median(std::move(seconds));
-  sample.operations_per_second =
-      sample.tokens_per_second * OperationsPerToken();
-  return sample;
-}
-
-absl::StatusOr<DecodeSample> EngineBench::MeasureDecode(int batch) {
-  DecodeSample sample;
-  sample.batch = batch;
-  sample.ceilings = Measure();
-  std::vector<double> steps;
-  std::vector<double> whole;
+absl::StatusOr<WholeReport> EngineBench::MeasureWhole(int streams) {
+  std::vector<double> rates;
   std::vector<double> first;
-  for (int repeat = 0; repeat < options_.repeats; ++repeat) {
-    CARAVAN_ASSIGN_OR_RETURN(RunResult run, Run(batch, options_.prompt_tokens,
-                                                options_.output_tokens));
-    steps.push_back(Median(std::move(run.decode_step_seconds)));
-    whole.push_back(static_cast<double>(run.tokens) / run.seconds);
+  for (int i = 0; i < options_.whole_runs; ++i) {
+    CARAVAN_ASSIGN_OR_RETURN(const WholeRun run,
+                             driver_->RunWhole(streams, options_.prompt_tokens,
+                                               options_.output_tokens));
+    rates.push_back(run.tokens / run.seconds);
     first.push_back(run.first_token_seconds);
   }
-  sample.ceilings = Measure(sample.ceilings);
-  sample.step_seconds = Median(std::move(steps));
-  sample.tokens_per_second = batch / sample.step_seconds;
-  sample.whole_tokens_per_second = Median(std::move(whole));
-  sample.first_token_seconds = Median(std::move(first));
-  sample.bytes_per_second = StepBytes() / sample.step_seconds;
-  const PackedMatrix& head = *model_->weights.head;
-  sample.operations_per_second =
-      sample.tokens_per_second *
-      (OperationsPerToken() + 2 * static_cast<double>(head.rows * head.cols));
-  return sample;
+  return WholeReport{.streams = streams,
+                     .tokens_per_second = Median(std::move(rates)),
+                     .first_token_seconds = Median(std::move(first))};
 }
 
-EngineBenchReport EngineBench::EmptyReport() const {
+EngineBenchReport EngineBench::EmptyReport() {
   EngineBenchReport report;
   report.numerics_class = backend_->NumericsClass(model_->description.dtype);
+  report.checkpoint = model_->description.checkpoint;
   report.threads = options_.cpu.threads;
   report.parameters = model_->description.plan.parameters;
-  report.step_bytes = StepBytes();
+  report.arithmetic = arithmetic_;
+  report.step_bytes = costs_.layer_bytes + costs_.head_bytes;
+  report.kv_position_bytes = costs_.kv_position_bytes;
+  report.prefill_operations = costs_.layer_operations;
   return report;
 }
 
-template <typename... Args>
-std::string Format(const char* format, Args... args) {
-  char line[256];
-  std::snprintf(line, sizeof(line), format, args...);
-  return line;
+// Of the batches, which all have prompts of one length.
+std::vector<Cliff> EngineBench::Cliffs() const {
+  std::vector<BatchRate> rates;
+  for (const Point& point : points_) {
+    if (point.kind != Kind::kDecode ||
+        point.prompt_tokens != options_.prompt_tokens) {
+      continue;
+    }
+    rates.push_back({point.streams,
+                     point.samples.MedianOf(&Sample::tokens_per_second),
+                     point.samples.SpreadOf(&Sample::tokens_per_second)});
+  }
+  return FindCliffs(std::move(rates));
 }
 
-std::string LineOf(const PrefillSample& sample) {
-  return Format(
-      "prefill %5d tokens: %8.1f tok/s  %6.1f GFLOP/s, %3.0f %% of %.0f",
-      sample.tokens, sample.tokens_per_second,
-      sample.operations_per_second / 1e9,
-      100 * sample.operations_per_second / sample.ceilings.fma_per_second,
-      sample.ceilings.fma_per_second / 1e9);
+absl::StatusOr<EngineBenchReport> EngineBench::Run(const Note& note) {
+  EngineBenchReport report = EmptyReport();
+  report.machine = MeasureMachine();
+  CARAVAN_RETURN_IF_ERROR(MeasurePoints(note));
+  for (const Point& point : points_) report.points.push_back(ReportOf(point));
+  report.cliffs = Cliffs();
+  if (options_.whole_runs == 0) return report;
+  for (const int batch : options_.batches) {
+    CARAVAN_ASSIGN_OR_RETURN(const WholeReport whole, MeasureWhole(batch));
+    report.whole.push_back(whole);
+  }
+  return report;
 }
 
-std::string LineOf(const DecodeSample& sample) {
-  return Format(
-      "decode %3d streams: %8.1f tok/s  (%.1f with prefill)  step %.2f ms  "
-      "%5.1f GB/s, %3.0f %% of %.1f  %5.1f GFLOP/s, %3.0f %% of %.0f",
-      sample.batch, sample.tokens_per_second, sample.whole_tokens_per_second,
-      sample.step_seconds * 1e3, sample.bytes_per_second / 1e9,
-      100 * sample.bytes_per_second / sample.ceilings.read_bytes_per_second,
-      sample.ceilings.read_bytes_per_second / 1e9,
-      sample.operations_per_second / 1e9,
-      100 * sample.operations_per_second / sample.ceilings.fma_per_second,
-      sample.ceilings.fma_per_second / 1e9);
+template <typename T>
+absl::Status CheckWithin(const char* field, T value, T least, T most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return FieldError(field, StrCat("in [", least, ", ", most, "]"),
+                    StrCat(value));
 }
 
-nlohmann::json ToJson(const MomentCeilings& ceilings) {
-  return {{"read_bytes_per_second", ceilings.read_bytes_per_second},
-          {"fma_per_second", ceilings.fma_per_second}};
+absl::Status CheckAll(const char* field, const std::vector<int>& values,
+                      int most) {
+  CARAVAN_RETURN_IF_ERROR(
+      CheckWithin<int64_t>(field, std::ssize(values), 0, 256));
+  for (const int value : values) {
+    CARAVAN_RETURN_IF_ERROR(CheckWithin(field, value, 1, most));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -306,22 +292,23 @@ absl::Status EngineBenchOptions::Validate() const {
   } fields[] = {{"prefill_tokens", prefill_tokens, 0, 1 << 20},
                 {"prompt_tokens", prompt_tokens, 1, 1 << 20},
                 {"output_tokens", output_tokens, 2, 1 << 20},
+                {"whole_runs", whole_runs, 0, 1000},
                 {"max_step_tokens", max_step_tokens, 1, 1 << 20},
                 {"max_prefill_chunk", max_prefill_chunk, 1, 1 << 20},
                 {"depth", depth, 1, 16},
-                {"repeats", repeats, 1, 1000},
-                {"batches", static_cast<int64_t>(batches.size()), 1, 64}};
+                {"samples", rules.wanted, 1, 1000},
+                {"attempts", rules.most_attempts, rules.wanted, 100'000}};
   for (const auto& [field, value, least, most] : fields) {
-    if (value < least || value > most) {
-      return FieldError(field, StrCat("in [", least, ", ", most, "]"),
-                        StrCat(value));
-    }
+    CARAVAN_RETURN_IF_ERROR(CheckWithin(field, value, least, most));
   }
-  for (const int batch : batches) {
-    if (batch < 1 || batch > max_step_tokens) {
-      return FieldError("batches", StrCat("in [1, ", max_step_tokens, "]"),
-                        StrCat(batch));
-    }
+  CARAVAN_RETURN_IF_ERROR(
+      CheckWithin("sample_seconds", sample_seconds, 0.0, 60.0));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckWithin("probe_seconds", probe_seconds, 0.0, 10.0));
+  CARAVAN_RETURN_IF_ERROR(CheckAll("batches", batches, max_step_tokens));
+  CARAVAN_RETURN_IF_ERROR(CheckAll("contexts", contexts, 1 << 20));
+  if (batches.empty() && contexts.empty() && prefill_tokens == 0) {
+    return FieldError("batches", "a list, where nothing else is measured", "");
   }
   return absl::OkStatus();
 }
@@ -331,60 +318,7 @@ absl::StatusOr<EngineBenchReport> RunEngineBench(
     const std::function<void(const std::string& line)>& note) {
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<EngineBench> bench,
                            EngineBench::Create(options));
-  EngineBenchReport report = bench->EmptyReport();
-  for (const int batch : options.batches) {
-    CARAVAN_ASSIGN_OR_RETURN(const DecodeSample sample,
-                             bench->MeasureDecode(batch));
-    report.decode.push_back(sample);
-    if (note) note(LineOf(sample));
-  }
-  if (options.prefill_tokens == 0) return report;
-  CARAVAN_ASSIGN_OR_RETURN(const PrefillSample sample, bench->MeasurePrefill());
-  report.prefill.push_back(sample);
-  if (note) note(LineOf(sample));
-  return report;
-}
-
-std::string ToText(const EngineBenchReport& report) {
-  std::string text = Format(
-      "%s, %d threads, %.3f billion parameters, %.3f GB per step\n",
-      report.numerics_class.c_str(), report.threads,
-      static_cast<double>(report.parameters) / 1e9, report.step_bytes / 1e9);
-  for (const DecodeSample& sample : report.decode) {
-    StrAppend(&text, LineOf(sample), "\n");
-  }
-  for (const PrefillSample& sample : report.prefill) {
-    StrAppend(&text, LineOf(sample), "\n");
-  }
-  return text;
-}
-
-std::string ToJson(const EngineBenchReport& report) {
-  nlohmann::json json = {{"numerics_class", report.numerics_class},
-                         {"threads", report.threads},
-                         {"parameters", report.parameters},
-                         {"step_bytes", report.step_bytes},
-                         {"decode", nlohmann::json::array()},
-                         {"prefill", nlohmann::json::array()}};
-  for (const DecodeSample& sample : report.decode) {
-    json["decode"].push_back(
-        {{"streams", sample.batch},
-         {"step_seconds", sample.step_seconds},
-         {"tokens_per_second", sample.tokens_per_second},
-         {"whole_tokens_per_second", sample.whole_tokens_per_second},
-         {"first_token_seconds", sample.first_token_seconds},
-         {"bytes_per_second", sample.bytes_per_second},
-         {"operations_per_second", sample.operations_per_second},
-         {"ceilings", ToJson(sample.ceilings)}});
-  }
-  for (const PrefillSample& sample : report.prefill) {
-    json["prefill"].push_back(
-        {{"tokens", sample.tokens},
-         {"tokens_per_second", sample.tokens_per_second},
-         {"operations_per_second", sample.operations_per_second},
-         {"ceilings", ToJson(sample.ceilings)}});
-  }
-  return json.dump();
+  return bench->Run(note);
 }
 
 }  // namespace caravan::worker::bench

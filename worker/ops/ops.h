@@ -84,7 +84,8 @@ class PackedMatrix {
   virtual ~PackedMatrix() = default;
   int64_t rows = 0;  // of all parts together
   int64_t cols = 0;
-  size_t bytes = 0;  // as allocated
+  size_t bytes = 0;       // as allocated
+  size_t data_bytes = 0;  // of them, those that a product reads
 };
 
 // Paged keys and values of all layers of a shard, in a backend's own layout,

@@ -219,6 +219,7 @@ CpuMatrix::CpuMatrix(const Layout& layout, Buffer buffer)
   rows = layout_.rows;
   cols = layout_.cols;
   bytes = Buffer::AllocatedBytes(layout_.total_bytes());
+  data_bytes = layout_.total_bytes();
 }
 
 absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(

@@ -162,6 +162,7 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
       matrix->values,
       Buffer::Allocate(matrix->rows * matrix->cols * sizeof(float)));
   matrix->bytes = PackedBytes(parts, spec);
+  matrix->data_bytes = matrix->values.size();
   matrix->rounds = numerics_.activations == DType::kBf16;
   for (const RawMatrix& part : parts) {
     matrix->rounds = matrix->rounds && part.type == WeightType::kBf16;
