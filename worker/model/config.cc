@@ -401,6 +401,21 @@ int32_t ModelConfig::unscaled_context_length() const {
   return rope.type == RopeType::kDynamic ? max_position_embeddings : 0;
 }
 
+LayerRange ModelConfig::LayersOf(const Stage& which) const {
+  const int64_t attention = int64_t{2} * (heads + kv_heads) * head_dim;
+  const int64_t layer = std::max<int64_t>(
+      1, (attention + int64_t{3} * intermediate_size) * hidden_size);
+  const int64_t all = layers * layer + int64_t{vocab_size} * hidden_size;
+  const auto border = [&](int32_t index) -> int32_t {
+    if (index <= 0) return 0;
+    if (index >= which.count) return layers;
+    const int64_t ideal = (2 * all / which.count * index + layer) / (2 * layer);
+    return static_cast<int32_t>(
+        std::clamp<int64_t>(ideal, index, layers - (which.count - index)));
+  };
+  return {border(which.index), border(which.index + 1)};
+}
+
 absl::StatusOr<ModelConfig> LoadModelConfig(
     const std::string& directory, const std::vector<std::string>& overrides) {
   const std::string path = StrCat(directory, "/config.json");
@@ -426,6 +441,18 @@ absl::StatusOr<ModelConfig> ParseModelConfig(
   CARAVAN_ASSIGN_OR_RETURN(json object,
                            ParseJsonObject(text, file, JsonLimits()));
   return FromJson(std::move(object), file, overrides);
+}
+
+absl::Status CheckStage(std::string_view flag, const Stage& stage,
+                        const ModelConfig& config) {
+  if (stage.count < 1 || stage.count > config.layers) {
+    return FieldError(
+        flag, StrCat("a stage of 1 to ", config.layers, ", the model's layers"),
+        StrCat(stage.count, " stages"));
+  }
+  if (stage.index >= 0 && stage.index < stage.count) return absl::OkStatus();
+  return FieldError(flag, StrCat("a stage in [0, ", stage.count, ")"),
+                    StrCat(stage.index));
 }
 
 }  // namespace caravan::worker

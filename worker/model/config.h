@@ -8,7 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/model/stage.h"
 #include "worker/tensor/dtype.h"
 
 namespace caravan::worker {
@@ -56,6 +58,16 @@ struct ModelConfig {
   std::vector<int32_t> eos_ids;
   std::optional<DType> torch_dtype;  // what the file says; tensors decide
 
+  // The part of the model that this process has; all numbers above are the
+  // whole model's.
+  Stage stage;
+
+  // Layers of the stage. Borders fall where the stages' matrices, the output
+  // head's included, are as equal as whole layers allow; every stage has one
+  // layer at least (CheckStage).
+  LayerRange stage_layers() const { return LayersOf(stage); }
+  LayerRange LayersOf(const Stage& which) const;
+
   // Prompt plus output, in tokens. Linear and dynamic scaling stretch
   // max_position_embeddings, yarn the original context, by the factor; else it
   // is max_position_embeddings.
@@ -80,6 +92,11 @@ absl::StatusOr<ModelConfig> LoadModelConfig(
 absl::StatusOr<ModelConfig> ParseModelConfig(
     std::string_view text, std::string_view file,
     const std::vector<std::string>& overrides);
+
+// Refuses a stage that is not one, or more stages than the model has layers,
+// naming `flag`.
+absl::Status CheckStage(std::string_view flag, const Stage& stage,
+                        const ModelConfig& config);
 
 }  // namespace caravan::worker
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 
+#include "common/status/errors.h"
 #include "common/strings.h"
 
 namespace caravan::worker {
@@ -45,6 +46,31 @@ void WeightsListing::Add(const TensorRecord& tensor) {
   }
   StrAppend(&line, "\t", Xxh3Hex({tensor.data, tensor.bytes}), "\n");
   lines_[tensor.name] = std::move(line);
+}
+
+absl::Status WeightsListing::Join(std::string_view listing) {
+  while (!listing.empty()) {
+    const size_t end = listing.find('\n');
+    const size_t tab = listing.find('\t');
+    if (end == std::string_view::npos || tab >= end || tab == 0) {
+      return MakeError(Reason::kModelFileInvalid,
+                       "a line of a weights listing must be a tensor's name, "
+                       "type, shape and hash");
+    }
+    const std::string name(listing.substr(0, tab));
+    const std::string line(listing.substr(0, end + 1));
+    const auto [found, added] = lines_.try_emplace(name, line);
+    if (!added && found->second != line) {
+      return MakeError(
+          Reason::kIdentityMismatch,
+          StrCat("tensor ", name, " must be the same in every stage; got ",
+                 line.substr(0, end), " and ",
+                 found->second.substr(0, found->second.size() - 1)),
+          {{"tensor", name}});
+    }
+    listing.remove_prefix(end + 1);
+  }
+  return absl::OkStatus();
 }
 
 std::string WeightsListing::Listing() const {

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "worker/model/safetensors.h"
 
 namespace caravan::worker {
@@ -24,6 +25,15 @@ class WeightsListing {
  public:
   // Reads all bytes of the tensor.
   void Add(const TensorRecord& tensor);
+
+  // Adds the lines of another part's Listing(). Errors: kModelFileInvalid for
+  // lines that are none, kIdentityMismatch naming the tensor that is in both
+  // and differs; then only part of them was added.
+  absl::Status Join(std::string_view listing);
+
+  // Whether the tensor was added.
+  bool Has(const std::string& name) const { return lines_.contains(name); }
+  size_t size() const { return lines_.size(); }
 
   // The sorted lines, and their SHA-256: the weights id.
   std::string Listing() const;

@@ -89,24 +89,32 @@ std::string_view Name(TensorGroup group) {
 }
 
 MatrixSpec ModelLayout::TiedHead() const {
-  return {embedding.parts, {PackKind::kHead, embedding.pack.unit}};
+  return {embedding->parts, {PackKind::kHead, embedding->pack.unit}};
 }
 
 ModelLayout MakeLayout(const ModelConfig& c) {
   ModelLayout layout;
-  layout.embedding = {
-      {Tensor("model.embed_tokens.weight", TensorGroup::kEmbedding,
-              c.vocab_size, c.hidden_size)},
-      {PackKind::kEmbedding, kGroupUnit}};
-  for (int32_t i = 0; i < c.layers; ++i) {
+  const TensorSpec table =
+      Tensor("model.embed_tokens.weight", TensorGroup::kEmbedding, c.vocab_size,
+             c.hidden_size);
+  if (c.stage.first()) {
+    layout.embedding = {{table}, {PackKind::kEmbedding, kGroupUnit}};
+  }
+  const LayerRange layers = c.stage_layers();
+  for (int32_t i = layers.begin; i < layers.end; ++i) {
     layout.layers.push_back(MakeLayer(c, i));
   }
+  layout.ends_model = c.stage.last();
+  if (!layout.ends_model) return layout;
   layout.final_norm = {
       Tensor("model.norm.weight", TensorGroup::kNorms, c.hidden_size)};
+  const PackSpec head = {PackKind::kHead, kGroupUnit};
   if (!c.tied_embeddings) {
     layout.head = MatrixSpec{{Tensor("lm_head.weight", TensorGroup::kHead,
                                      c.vocab_size, c.hidden_size)},
-                             {PackKind::kHead, kGroupUnit}};
+                             head};
+  } else if (!c.stage.first()) {
+    layout.head = MatrixSpec{{table}, head};
   }
   return layout;
 }
@@ -116,7 +124,7 @@ std::vector<TensorSpec> AllTensors(const ModelLayout& layout) {
   const auto add = [&all](const std::vector<TensorSpec>& tensors) {
     all.insert(all.end(), tensors.begin(), tensors.end());
   };
-  add(layout.embedding.parts);
+  if (layout.embedding) add(layout.embedding->parts);
   for (const LayerLayout& layer : layout.layers) {
     add(layer.attention_norm);
     add(layer.qkv.parts);

@@ -53,13 +53,20 @@ struct LayerLayout {
   VectorSpec down_bias;
 };
 
+// Of the configuration's stage: the first has the embedding, the last the norm
+// and the head.
 struct ModelLayout {
-  MatrixSpec embedding;
-  std::vector<LayerLayout> layers;
+  std::optional<MatrixSpec> embedding;
+  std::vector<LayerLayout> layers;  // of the stage
   VectorSpec final_norm;
-  std::optional<MatrixSpec> head;  // absent where embeddings are tied
+  // Absent where `embedding` serves as both; in a last stage without embedding
+  // it is the tied table.
+  std::optional<MatrixSpec> head;
+  bool ends_model = false;  // the last stage
 
-  // How the tied table is packed for the head.
+  // Whether the stage's one table both embeds and gives logits.
+  bool tied() const { return ends_model && !head.has_value(); }
+  // How the tied table is packed for the head. Precondition: tied().
   MatrixSpec TiedHead() const;
 };
 

@@ -27,10 +27,16 @@ int64_t Floats(int64_t rows, int64_t cols) {
   return (rows * cols + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
 }
 
+// Only the last stage has logits.
+int32_t LogitsRows(const ModelConfig& config, int32_t max_logits_rows) {
+  return config.stage.last() ? max_logits_rows : 0;
+}
+
 int64_t ArenaFloats(const ModelConfig& config, int32_t max_tokens,
                     int32_t max_logits_rows) {
   const ArenaColumns cols(config);
-  int64_t floats = Floats(max_logits_rows, config.vocab_size);
+  int64_t floats =
+      Floats(LogitsRows(config, max_logits_rows), config.vocab_size);
   for (const int64_t c :
        {cols.x, cols.q, cols.attention, cols.hidden, cols.cos, cols.sin}) {
     floats += Floats(max_tokens, c);
@@ -68,7 +74,7 @@ absl::StatusOr<Activations> Activations::Allocate(const ModelConfig& config,
   a.hidden_ = take(max_tokens, cols.hidden);
   a.cos_ = take(max_tokens, cols.cos);
   a.sin_ = take(max_tokens, cols.sin);
-  a.logits_ = take(max_logits_rows, config.vocab_size);
+  a.logits_ = take(LogitsRows(config, max_logits_rows), config.vocab_size);
   return a;
 }
 
@@ -81,9 +87,13 @@ absl::Status Llama::Forward(const LlamaStep& step, KvStorage* kv,
   const View<float> attention = activations.attention(tokens);
   const View<float> hidden = activations.hidden(tokens);
 
-  CARAVAN_RETURN_IF_ERROR(ops_.Embed(
-      {.ids = step.ids, .table = weights_.embedding_table(), .x = x}));
-  for (int32_t layer = 0; layer < c.layers; ++layer) {
+  if (c.stage.first()) {
+    CARAVAN_RETURN_IF_ERROR(ops_.Embed(
+        {.ids = step.ids, .table = weights_.embedding_table(), .x = x}));
+  }
+  // Layers, their keys and their values are numbered from the stage's first.
+  const int32_t layers = c.stage_layers().size();
+  for (int32_t layer = 0; layer < layers; ++layer) {
     const LayerWeights& w = weights_.layers[layer];
     CARAVAN_RETURN_IF_ERROR(
         ops_.NormQkvRopeStore({.x = x,

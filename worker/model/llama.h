@@ -62,12 +62,15 @@ class Llama {
   Llama(const ModelConfig* config, const Weights* weights, Backend* backend)
       : config_(*config), weights_(*weights), ops_(backend) {}
 
-  // Leaves the residual stream behind the last layer in activations.x.
+  // Leaves the residual stream behind the stage's last layer in activations.x,
+  // where a stage that is not the first has it from the one before. Ids are
+  // looked up by the first stage only.
   absl::Status Forward(const LlamaStep& step, KvStorage* kv,
                        Activations& activations);
 
-  // Logits of the step's tokens with these indices, in order, into the first
-  // rows of activations.logits. `token_count` is that of the step.
+  // Last stage only. Logits of the step's tokens with these indices, in order,
+  // into the first rows of activations.logits. `token_count` is that of the
+  // step.
   absl::Status Logits(std::span<const int32_t> tokens, int64_t token_count,
                       Activations& activations);
 

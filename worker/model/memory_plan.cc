@@ -56,9 +56,10 @@ void CountPacked(const ModelLayout& layout, const Backend& backend,
     counter.Packed(layer.gate_up);
     counter.Packed(layer.down);
   }
-  counter.Packed(layout.head ? *layout.head : layout.TiedHead());
-  if (layout.head || !backend.CanEmbedFromHead()) {
-    counter.Packed(layout.embedding);
+  if (layout.head) counter.Packed(*layout.head);
+  if (layout.tied()) counter.Packed(layout.TiedHead());
+  if (layout.embedding && !(layout.tied() && backend.CanEmbedFromHead())) {
+    counter.Packed(*layout.embedding);
   }
 }
 
@@ -84,7 +85,8 @@ ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens) {
 }
 
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
-  return {config.layers, config.kv_heads, config.head_dim, block_count};
+  return {config.stage_layers().size(), config.kv_heads, config.head_dim,
+          block_count};
 }
 
 MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,

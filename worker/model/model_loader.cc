@@ -17,6 +17,8 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
   model.directory = directory;
   CARAVAN_ASSIGN_OR_RETURN(model.config,
                            LoadModelConfig(directory, options.overrides));
+  CARAVAN_RETURN_IF_ERROR(CheckStage("--stage", options.stage, model.config));
+  model.config.stage = options.stage;
   if (options.use_generation_config) {
     CARAVAN_ASSIGN_OR_RETURN(
         model.generation,

@@ -21,6 +21,8 @@ struct ModelOptions {
   std::vector<std::string> overrides;
   // Whether generation_config.json is read.
   bool use_generation_config = true;
+  // What is loaded and planned; "--stage" refuses one that does not exist.
+  Stage stage;
   LoadProgress progress;  // may be null
   MemoryPlanOptions memory;
 };

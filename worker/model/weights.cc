@@ -8,7 +8,6 @@
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
-#include "worker/model/hashing.h"
 #include "worker/model/json_file.h"
 #include "worker/model/layout.h"
 #include "worker/tensor/buffer.h"
@@ -55,7 +54,7 @@ class Loader {
   absl::Status Layer(const LayerLayout& layout, LayerWeights& layer);
 
   size_t bytes() const { return bytes_; }
-  std::string Id() const { return listing_.Id(); }
+  const WeightsListing& listing() const { return listing_; }
 
  private:
   // The tensor, hashed, with shape and type checked.
@@ -178,16 +177,19 @@ absl::Status LoadTied(const ModelLayout& layout, Backend* backend,
                       Loader& loader, Weights& weights) {
   CARAVAN_RETURN_IF_ERROR(loader.Matrix(layout.TiedHead(), weights.head));
   if (backend->CanEmbedFromHead()) return absl::OkStatus();
-  return loader.Matrix(layout.embedding, weights.embedding);
+  return loader.Matrix(*layout.embedding, weights.embedding);
 }
 
 absl::Status LoadAll(const ModelLayout& layout, Backend* backend,
                      Loader& loader, Weights& weights) {
-  if (layout.head) {
-    CARAVAN_RETURN_IF_ERROR(loader.Matrix(layout.embedding, weights.embedding));
-    CARAVAN_RETURN_IF_ERROR(loader.Matrix(*layout.head, weights.head));
-  } else {
+  if (layout.tied()) {
     CARAVAN_RETURN_IF_ERROR(LoadTied(layout, backend, loader, weights));
+  } else if (layout.embedding) {
+    CARAVAN_RETURN_IF_ERROR(
+        loader.Matrix(*layout.embedding, weights.embedding));
+  }
+  if (layout.head) {
+    CARAVAN_RETURN_IF_ERROR(loader.Matrix(*layout.head, weights.head));
   }
   for (const LayerLayout& layer : layout.layers) {
     CARAVAN_RETURN_IF_ERROR(loader.Layer(layer, weights.layers.emplace_back()));
@@ -224,7 +226,8 @@ absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
   CARAVAN_ASSIGN_OR_RETURN(weights.dtype, MatrixDType(checkpoint));
   Loader loader(checkpoint, backend, weights.dtype, elements, progress);
   CARAVAN_RETURN_IF_ERROR(LoadAll(layout, backend, loader, weights));
-  weights.id = loader.Id();
+  weights.listing = loader.listing();
+  weights.id = weights.listing.Id();
   weights.bytes = loader.bytes();
   return weights;
 }

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/config.h"
+#include "worker/model/hashing.h"
 #include "worker/ops/backend.h"
 #include "worker/tensor/dtype.h"
 
@@ -34,14 +35,16 @@ struct LayerWeights {
   std::vector<float> down_bias;
 };
 
+// Of a stage: what it does not have is null or empty.
 struct Weights {
   std::unique_ptr<PackedMatrix> embedding;  // null where `head` serves as both
-  std::vector<LayerWeights> layers;
+  std::vector<LayerWeights> layers;         // of the stage
   std::vector<float> final_norm;
   std::unique_ptr<PackedMatrix> head;
 
   DType dtype = DType::kFp32;  // of every matrix in the checkpoint
-  std::string id;              // DESIGN.md 1.2, hex
+  WeightsListing listing;      // of what was loaded
+  std::string id;              // of `listing`: DESIGN.md 1.2, hex
   size_t bytes = 0;            // as allocated: MemoryPlan::weight_bytes
 
   const PackedMatrix* embedding_table() const {

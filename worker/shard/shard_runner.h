@@ -1,27 +1,20 @@
-// The runner of one shard: computes plans with a backend, on a thread of its
-// own, in the order in which they were launched.
+// The runner of a whole model: computes plans on a thread of its own, in the
+// order in which they were launched.
 #ifndef CARAVAN_WORKER_SHARD_SHARD_RUNNER_H_
 #define CARAVAN_WORKER_SHARD_SHARD_RUNNER_H_
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
-#include <thread>
-#include <variant>
-#include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "worker/engine/model_runner.h"
-#include "worker/model/llama.h"
 #include "worker/model/model_loader.h"
-#include "worker/model/rope.h"
-#include "worker/ops/check.h"
-#include "worker/shard/step_batch.h"
+#include "worker/shard/shard.h"
+#include "worker/shard/stage_thread.h"
+#include "worker/shard/step_results.h"
 
 namespace caravan::worker {
 
@@ -32,16 +25,20 @@ struct ShardRunnerOptions {
   int32_t max_in_flight = 1;      // plans launched and not collected
 };
 
+// What a runner refuses at Launch. kInternal: the engine's limits are wider
+// than the runner's.
+absl::Status CheckLaunch(const BatchPlan& plan, int in_flight,
+                         int32_t max_in_flight, int32_t max_step_tokens);
+
 // Called by one thread (ModelRunner); the computation has its own.
-class ShardRunner final : public ModelRunner {
+class ShardRunner final : public ModelRunner, private StageOutput {
  public:
-  // Allocates cache and activations. `model` and `backend` must outlive the
-  // runner, which alone uses the backend from now on.
+  // Allocates cache and activations. `model`, which must be whole, and
+  // `backend` must outlive the runner, which alone uses the backend from now
+  // on.
   static absl::StatusOr<std::unique_ptr<ShardRunner>> Create(
       const LoadedModel* model, Backend* backend,
       const ShardRunnerOptions& options);
-  // Ends after the plan that is being computed; others are dropped.
-  ~ShardRunner() override;
 
   void AddSequence(SequenceSpec spec) override;
   void DropSequence(SequenceId id) override;
@@ -50,55 +47,25 @@ class ShardRunner final : public ModelRunner {
   int in_flight() const override { return in_flight_; }
 
   // As allocated: what the memory plan said.
-  size_t kv_bytes() const { return kv_->bytes; }
-  size_t arena_bytes() const;
+  size_t kv_bytes() const { return shard_->kv_bytes(); }
+  size_t arena_bytes() const { return shard_->arena_bytes(); }
 
  private:
-  using Command = std::variant<SequenceSpec, SequenceId, BatchPlan>;
+  ShardRunner(std::unique_ptr<Shard> shard, int32_t max_in_flight);
 
-  ShardRunner(const LoadedModel* model, Backend* backend,
-              const ShardRunnerOptions& options, std::unique_ptr<KvStorage> kv,
-              Activations activations);
+  // A whole model has no stage after it.
+  void OnAdd(const SequenceSpec& spec) override {}
+  void OnDrop(SequenceId id) override {}
+  void OnHidden(const BatchPlan& plan, std::span<const float> hidden,
+                absl::Duration compute_time) override {}
+  void OnResult(StepResult result) override;
+  void OnFailure(const absl::Status& status) override;
 
-  void Push(Command command);
-
-  // On the compute thread.
-  void ComputeLoop();
-  void Apply(Command command);
-  absl::StatusOr<StepResult> Compute(const BatchPlan& plan);
-  absl::Status Forward(const BatchPlan& plan, const StepBatch& batch);
-  void FillRope(const StepBatch& batch);
-  absl::Status SampleSlice(const BatchPlan& plan, const StepBatch& batch,
-                           std::span<const LogitsRequest> slice,
-                           StepResult& result);
-  void TakeScore(const LogitsRequest& request, const TokenScore& score,
-                 RowResult& row);
-
-  // Set once.
-  const ShardRunnerOptions options_;
-  const ModelConfig& config_;
-  const Rope rope_;
-
-  // Of the compute thread.
-  CheckedOps ops_;
-  Llama llama_;
-  const std::unique_ptr<KvStorage> kv_;
-  Activations activations_;
-  RunnerSequences sequences_;
-  absl::Status failure_;  // the first one: sticky
-
-  // Of the calling thread.
-  int in_flight_ = 0;
-
-  // Between the two. Sequences to add and drop are few: the engine's running
-  // set bounds them, and Launch bounds the plans.
-  absl::Mutex mutex_;
-  std::deque<Command> commands_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::unique_ptr<absl::StatusOr<StepResult>>> results_
-      ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-
-  std::jthread thread_;  // last: it sees all of the above
+  const int32_t max_in_flight_;
+  const std::unique_ptr<Shard> shard_;
+  int in_flight_ = 0;  // of the calling thread
+  StepResults results_;
+  StageThread thread_;  // last: it sees all of the above
 };
 
 }  // namespace caravan::worker
