@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -46,9 +47,29 @@ struct ScratchSpec {
   int64_t widest = 0;      // the most columns of a layer's matrix
 };
 
+// What rows are rounded to before they meet a matrix.
+enum class ActivationType {
+  kFp32,  // nothing
+  kBf16,  // bf16, where the matrix is of bf16
+  kInt8,  // groups of bytes with a scale, where the matrix is of blocks
+};
+
+// "fp32", "bf16", "int8".
+inline constexpr std::string_view Name(ActivationType type) {
+  switch (type) {
+    case ActivationType::kFp32:
+      return "fp32";
+    case ActivationType::kBf16:
+      return "bf16";
+    case ActivationType::kInt8:
+      return "int8";
+  }
+  return "unknown";
+}
+
 // Types of a class of numerics beside the weights'.
 struct NumericsOptions {
-  DType activations = DType::kFp32;
+  ActivationType activations = ActivationType::kFp32;
   DType kv = DType::kFp32;
 };
 
@@ -59,9 +80,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // Such as "cpu-avx512/w:bf16/a:fp32/kv:fp32/v1"; `weights` is the type of
+  // Such as "cpu-avx512/w:bf16/a:fp32/kv:fp32/v1"; `weights` are the types of
   // the matrices.
-  virtual std::string NumericsClass(DType weights) const = 0;
+  virtual std::string NumericsClass(WeightTypes weights) const = 0;
 
   // Bytes that Pack and AllocateKv will allocate: what `caravan plan` prints.
   virtual size_t PackedBytes(std::span<const RawMatrix> parts,

@@ -19,6 +19,14 @@
 //              and makes subnormal results zero (FlushingFma): what VDPBF16PS
 //              does. Tree8 then makes subnormal sums zero too. Weights of
 //              other types meet fp32 activations.
+//   IntGroups  what segments are instead where activations are int8 and W is
+//              of one block type that worker/quant has integer products of:
+//              x is rounded to groups of 32 signed bytes with a scale
+//              (int8_activations.h), the integer sum of a group is exact, and
+//              then acc = fma(fp32(sum), weight scale * activation scale,
+//              acc), as int8_panel.h says. Segments begin on multiples of 32:
+//              `unit` becomes its least common multiple with 32. The parts of
+//              a kQkv matrix are told apart, those of others are not.
 //   Tree8      ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)); an empty
 //              segment is +0.
 //   Lanes16    l[j] = chain (or sum) over i with i mod 16 == j; then

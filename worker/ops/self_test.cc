@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -15,16 +16,23 @@
 #include "worker/ops/canonical_math.h"
 #include "worker/ops/check.h"
 #include "worker/ops/sampling_state.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
 
-// A small layer whose sizes leave remainders in every tile.
-constexpr int64_t kHidden = 168;
-constexpr int32_t kHeads = 6;
+// Sizes of a small layer.
+struct Shape {
+  int64_t hidden;
+  int32_t heads;
+  int32_t head_dim;
+  int64_t feed_forward;
+};
+
+// They leave remainders in every tile, unless the weights come in blocks.
+constexpr Shape kPlainShape = {168, 6, 40, 232};
+constexpr Shape kBlockShape = {256, 8, 32, 768};
 constexpr int32_t kKvHeads = 2;
-constexpr int32_t kHeadDim = 40;
-constexpr int64_t kFeedForward = 232;
 constexpr int64_t kVocabulary = 4500;  // two segments of the log-softmax
 constexpr int32_t kSequences = 7;
 constexpr int32_t kBlocksPerSequence = 24;
@@ -87,7 +95,8 @@ uint32_t WeightBits(DType dtype, uint32_t draw) {
   return 0;
 }
 
-std::vector<std::byte> Weights(DType dtype, uint32_t stream, int64_t count) {
+std::vector<std::byte> PlainWeights(DType dtype, uint32_t stream,
+                                    int64_t count) {
   const size_t size = SizeOf(dtype);
   std::vector<std::byte> bytes(static_cast<size_t>(count) * size);
   for (int64_t i = 0; i < count; ++i) {
@@ -97,6 +106,33 @@ std::vector<std::byte> Weights(DType dtype, uint32_t stream, int64_t count) {
       bytes[static_cast<size_t>(i) * size + b] =
           static_cast<std::byte>(bits >> (8 * b));
     }
+  }
+  return bytes;
+}
+
+// Any codes; scales of 2^-11 to 2^-8, or of 4-bit types as plain numbers.
+void SetScales(WeightType type, uint32_t draw, std::byte* block) {
+  const std::span<const int> halves = HalfOffsets(type);
+  for (const int offset : halves) {
+    std::byte& high = block[offset + 1];
+    high = (high & std::byte{0x8f}) | std::byte{0x10};
+  }
+  if (!halves.empty()) return;
+  const uint32_t bits = WeightBits(DType::kFp32, draw);
+  for (int b = 0; b < 4; ++b) block[b] = static_cast<std::byte>(bits >> 8 * b);
+}
+
+std::vector<std::byte> Weights(WeightType type, uint32_t stream,
+                               int64_t count) {
+  if (IsPlain(type)) return PlainWeights(*PlainDType(type), stream, count);
+  std::vector<std::byte> bytes(static_cast<size_t>(RowBytes(type, count)));
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] =
+        static_cast<std::byte>(Draw(stream, static_cast<int64_t>(i)) >> 8);
+  }
+  const size_t block = static_cast<size_t>(InfoOf(type).bytes);
+  for (size_t i = 0; i < bytes.size(); i += block) {
+    SetScales(type, Draw(stream, static_cast<int64_t>(i)), bytes.data() + i);
   }
   return bytes;
 }
@@ -118,8 +154,11 @@ struct Span {
 
 class SelfTest {
  public:
-  SelfTest(Backend* backend, DType weights)
-      : backend_(backend), ops_(backend), weights_(weights) {}
+  SelfTest(Backend* backend, WeightType weights)
+      : backend_(backend),
+        ops_(backend),
+        weights_(weights),
+        shape_(IsPlain(weights) ? kPlainShape : kBlockShape) {}
 
   absl::StatusOr<std::string> Run() {
     CARAVAN_RETURN_IF_ERROR(Load());
@@ -156,29 +195,30 @@ class SelfTest {
   };
 
   absl::Status Load() {
-    constexpr int64_t kQ = kHeads * kHeadDim;
-    constexpr int64_t kKv = kKvHeads * kHeadDim;
+    const auto [hidden, heads, head_dim, feed_forward] = shape_;
+    const int64_t q = int64_t{heads} * head_dim;
+    const int64_t kv = int64_t{kKvHeads} * head_dim;
     CARAVAN_ASSIGN_OR_RETURN(
-        embedding_, Pack({kVocabulary}, kHidden, PackKind::kEmbedding, 32));
+        embedding_, Pack({kVocabulary}, hidden, PackKind::kEmbedding, 32));
     CARAVAN_ASSIGN_OR_RETURN(
-        qkv_, Pack({kQ, kKv, kKv}, kHidden, PackKind::kQkv, kHeadDim));
+        qkv_, Pack({q, kv, kv}, hidden, PackKind::kQkv, head_dim));
     CARAVAN_ASSIGN_OR_RETURN(
-        projection_, Pack({kHidden}, kQ, PackKind::kHeadSegments, kHeadDim));
-    CARAVAN_ASSIGN_OR_RETURN(gate_up_, Pack({kFeedForward, kFeedForward},
-                                            kHidden, PackKind::kGateUp, 32));
+        projection_, Pack({hidden}, q, PackKind::kHeadSegments, head_dim));
+    CARAVAN_ASSIGN_OR_RETURN(gate_up_, Pack({feed_forward, feed_forward},
+                                            hidden, PackKind::kGateUp, 32));
     CARAVAN_ASSIGN_OR_RETURN(
-        down_, Pack({kHidden}, kFeedForward, PackKind::kGroupSegments, 32));
+        down_, Pack({hidden}, feed_forward, PackKind::kGroupSegments, 32));
     CARAVAN_ASSIGN_OR_RETURN(head_,
-                             Pack({kVocabulary}, kHidden, PackKind::kHead, 32));
-    norm_ = Vector(100, kHidden);
-    qkv_bias_ = Vector(101, kQ + 2 * kKv);
-    hidden_bias_ = Vector(102, kHidden);
-    gate_bias_ = Vector(103, kFeedForward);
+                             Pack({kVocabulary}, hidden, PackKind::kHead, 32));
+    norm_ = Vector(100, hidden);
+    qkv_bias_ = Vector(101, q + 2 * kv);
+    hidden_bias_ = Vector(102, hidden);
+    gate_bias_ = Vector(103, feed_forward);
     CARAVAN_ASSIGN_OR_RETURN(
         kv_, backend_->AllocateKv(
                  {.layers = 1,
                   .kv_heads = kKvHeads,
-                  .head_dim = kHeadDim,
+                  .head_dim = head_dim,
                   .block_count = kSequences * kBlocksPerSequence + 1}));
     return absl::OkStatus();
   }
@@ -220,13 +260,13 @@ class SelfTest {
     return inputs;
   }
 
-  static void AddToken(int32_t sequence, int32_t position, BlockId block,
-                       Inputs& inputs) {
+  void AddToken(int32_t sequence, int32_t position, BlockId block,
+                Inputs& inputs) const {
     inputs.ids.push_back(static_cast<int32_t>(
         Draw(200 + static_cast<uint32_t>(sequence), position) % kVocabulary));
-    for (int32_t i = 0; i < kHeadDim / 2; ++i) {
+    for (int32_t i = 0; i < shape_.head_dim / 2; ++i) {
       const SinCos angle =
-          SinCos64(position / Pow64(10000.0, 2.0 * i / kHeadDim));
+          SinCos64(position / Pow64(10000.0, 2.0 * i / shape_.head_dim));
       inputs.cos.push_back(static_cast<float>(angle.cos));
       inputs.sin.push_back(static_cast<float>(angle.sin));
     }
@@ -237,8 +277,8 @@ class SelfTest {
   absl::Status Step(const std::vector<Span>& spans) {
     const Inputs inputs = MakeInputs(spans);
     const int64_t tokens = static_cast<int64_t>(inputs.ids.size());
-    std::vector<float> x(tokens * kHidden);
-    const View<float> x_view(x.data(), tokens, kHidden);
+    std::vector<float> x(tokens * shape_.hidden);
+    const View<float> x_view(x.data(), tokens, shape_.hidden);
     CARAVAN_RETURN_IF_ERROR(ops_.Embed(
         {.ids = inputs.ids, .table = embedding_.get(), .x = x_view}));
     digest_.Add(x);
@@ -251,32 +291,35 @@ class SelfTest {
 
   absl::Status AttentionPhases(const Inputs& inputs, View<float> x) {
     const int64_t tokens = x.rows;
-    std::vector<float> q(tokens * kHeads * kHeadDim);
+    std::vector<float> q(tokens * shape_.heads * shape_.head_dim);
     std::vector<float> attended(q.size());
-    const View<float> q_view(q.data(), tokens, kHeads * kHeadDim);
-    const View<float> out(attended.data(), tokens, kHeads * kHeadDim);
+    const View<float> q_view(q.data(), tokens, shape_.heads * shape_.head_dim);
+    const View<float> out(attended.data(), tokens,
+                          shape_.heads * shape_.head_dim);
     CARAVAN_RETURN_IF_ERROR(ops_.NormQkvRopeStore(
         {.x = x,
          .norm = norm_,
          .epsilon = kEpsilon,
          .qkv = qkv_.get(),
          .bias = qkv_bias_,
-         .cos = View<const float>(inputs.cos.data(), tokens, kHeadDim / 2),
-         .sin = View<const float>(inputs.sin.data(), tokens, kHeadDim / 2),
+         .cos =
+             View<const float>(inputs.cos.data(), tokens, shape_.head_dim / 2),
+         .sin =
+             View<const float>(inputs.sin.data(), tokens, shape_.head_dim / 2),
          .slots = inputs.slots,
          .layer = 0,
-         .heads = kHeads,
+         .heads = shape_.heads,
          .kv_heads = kKvHeads,
-         .head_dim = kHeadDim,
+         .head_dim = shape_.head_dim,
          .kv = kv_.get(),
          .q = q_view}));
     digest_.Add(q);
     CARAVAN_RETURN_IF_ERROR(ops_.Attend({.q = q_view,
                                          .rows = inputs.rows,
                                          .layer = 0,
-                                         .heads = kHeads,
+                                         .heads = shape_.heads,
                                          .kv_heads = kKvHeads,
-                                         .head_dim = kHeadDim,
+                                         .head_dim = shape_.head_dim,
                                          .kv = kv_.get(),
                                          .out = out}));
     digest_.Add(attended);
@@ -285,8 +328,8 @@ class SelfTest {
   }
 
   absl::Status FeedForwardPhases(View<float> x) {
-    std::vector<float> h(x.rows * kFeedForward);
-    const View<float> h_view(h.data(), x.rows, kFeedForward);
+    std::vector<float> h(x.rows * shape_.feed_forward);
+    const View<float> h_view(h.data(), x.rows, shape_.feed_forward);
     CARAVAN_RETURN_IF_ERROR(ops_.NormGateUpSilu({.x = x,
                                                  .norm = norm_,
                                                  .epsilon = kEpsilon,
@@ -348,7 +391,8 @@ class SelfTest {
 
   Backend* const backend_;
   CheckedOps ops_;
-  const DType weights_;
+  const WeightType weights_;
+  const Shape shape_;
   uint32_t next_stream_ = 0;
   BlockId first_block_ = 0;  // of sequence 0
   std::unique_ptr<PackedMatrix> embedding_, qkv_, projection_, gate_up_, down_,
@@ -360,8 +404,17 @@ class SelfTest {
 
 }  // namespace
 
-absl::StatusOr<std::string> RunSelfTest(Backend* backend, DType weights) {
-  return SelfTest(backend, weights).Run();
+absl::StatusOr<std::string> RunSelfTest(Backend* backend, WeightTypes weights) {
+  std::vector<WeightType> types;
+  weights.ForEach([&types](WeightType type) { types.push_back(type); });
+  if (types.size() == 1) return SelfTest(backend, types[0]).Run();
+  Digest all;
+  for (const WeightType type : types) {
+    CARAVAN_ASSIGN_OR_RETURN(const std::string digest,
+                             SelfTest(backend, type).Run());
+    all.Add(digest.data(), digest.size());
+  }
+  return all.Finish();
 }
 
 }  // namespace caravan::worker

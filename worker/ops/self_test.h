@@ -9,15 +9,16 @@
 
 #include "absl/status/statusor.h"
 #include "worker/ops/backend.h"
-#include "worker/tensor/dtype.h"
+#include "worker/tensor/weight_type.h"
 
 namespace caravan::worker {
 
 // Runs every phase of `backend` on seeded inputs, in steps of 64, 7 and 1 rows
-// and across borders of blocks and attention splits, with weights of type
-// `weights`; gives the SHA-256 (32 bytes, not text) of all result bits. Takes
-// some milliseconds. Errors are the backend's.
-absl::StatusOr<std::string> RunSelfTest(Backend* backend, DType weights);
+// and across borders of blocks and attention splits, with weights of each of
+// the types in turn; gives the SHA-256 (32 bytes, not text) of all result bits,
+// of several types that of their digests. Takes some milliseconds a type.
+// Errors are the backend's.
+absl::StatusOr<std::string> RunSelfTest(Backend* backend, WeightTypes weights);
 
 }  // namespace caravan::worker
 

@@ -25,22 +25,27 @@ namespace {
 // What a worker that computes nothing says of how it computes.
 constexpr std::string_view kNullClass = "null/v1";
 
-// The type named by a flag, of those that `supported` names; auto is fp32.
-absl::StatusOr<DType> ParseType(std::string_view flag, const std::string& value,
-                                std::string_view supported) {
+absl::StatusOr<ActivationType> ParseActivations(const std::string& value) {
+  if (value == "auto" || value == "fp32") return ActivationType::kFp32;
+  if (value == "bf16") return ActivationType::kBf16;
+  if (value == "int8") return ActivationType::kInt8;
+  return UnsupportedError(StrCat("--activations=", value),
+                          "use auto, fp32, bf16 or int8");
+}
+
+absl::StatusOr<DType> ParseKv(const std::string& value) {
   if (value == "auto" || value == "fp32") return DType::kFp32;
   if (value == "bf16") return DType::kBf16;
   if (value == "fp16") return DType::kFp16;
-  return UnsupportedError(StrCat(flag, "=", value), StrCat("use ", supported));
+  return UnsupportedError(StrCat("--kv=", value),
+                          "use auto, fp32, bf16 or fp16");
 }
 
 absl::StatusOr<NumericsOptions> ParseNumerics(const WorkerOptions& options) {
   NumericsOptions numerics;
-  CARAVAN_ASSIGN_OR_RETURN(
-      numerics.activations,
-      ParseType("--activations", options.activations, "auto, fp32 or bf16"));
-  CARAVAN_ASSIGN_OR_RETURN(
-      numerics.kv, ParseType("--kv", options.kv, "auto, fp32, bf16 or fp16"));
+  CARAVAN_ASSIGN_OR_RETURN(numerics.activations,
+                           ParseActivations(options.activations));
+  CARAVAN_ASSIGN_OR_RETURN(numerics.kv, ParseKv(options.kv));
   return numerics;
 }
 

@@ -45,7 +45,7 @@ std::string ToString(const ScoredToken& token) {
 
 const ThreadedModel& LoadThreaded(const std::string& directory, int threads,
                                   const NumericsOptions& numerics) {
-  using Key = std::tuple<std::string, int, DType, DType>;
+  using Key = std::tuple<std::string, int, ActivationType, DType>;
   static auto* const models = new std::map<Key, ThreadedModel>();
   ThreadedModel& loaded =
       (*models)[{directory, threads, numerics.activations, numerics.kv}];

@@ -383,10 +383,12 @@ INSTANTIATE_TEST_SUITE_P(
         Subject{.name = "Tied", .directory = "tests/data/tiny/tied"},
         Subject{.name = "DemoInBf16",
                 .directory = "deploy/demo-model",
-                .numerics = {.activations = DType::kBf16, .kv = DType::kBf16}},
+                .numerics = {.activations = ActivationType::kBf16,
+                             .kv = DType::kBf16}},
         Subject{.name = "Llama1MhaInBf16",
                 .directory = "tests/data/tiny/llama1-mha",
-                .numerics = {.activations = DType::kBf16, .kv = DType::kBf16}}),
+                .numerics = {.activations = ActivationType::kBf16,
+                             .kv = DType::kBf16}}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

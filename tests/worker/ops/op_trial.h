@@ -9,10 +9,12 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tests/support/random_blocks.h"
 #include "tests/support/status_matchers.h"
 #include "worker/ops/backend.h"
 #include "worker/ops/check.h"
@@ -27,7 +29,9 @@ struct TrialShape {
   int32_t head_dim = 16;
   int64_t feed_forward = 96;
   int64_t vocabulary = 130;
-  DType weights = DType::kFp32;
+  WeightType weights = WeightType::kFp32;
+  // Of value heads, where q, k and v have not one type.
+  std::optional<WeightType> values = std::nullopt;
   bool bias = false;
   uint32_t seed = 1;
 };
@@ -77,23 +81,27 @@ inline Fp16 TruncateToFp16(float value) {
 // A random matrix in a checkpoint's type, deliberately not aligned.
 class TrialMatrix {
  public:
-  TrialMatrix(std::mt19937& random, DType dtype, int64_t rows, int64_t cols)
-      : dtype_(dtype), rows_(rows), cols_(cols) {
-    bytes_.resize(static_cast<size_t>(rows * cols) * SizeOf(dtype) + 1);
+  TrialMatrix(std::mt19937& random, WeightType type, int64_t rows, int64_t cols)
+      : type_(type), rows_(rows), cols_(cols) {
+    if (!IsPlain(type)) {
+      bytes_ = caravan::testing::RandomBlocks(random, type, rows * cols);
+      bytes_.insert(bytes_.begin(), std::byte{0});
+      return;
+    }
+    bytes_.resize(static_cast<size_t>(RowBytes(type, rows * cols)) + 1);
     const float limit = 1.0f / std::sqrt(static_cast<float>(cols));
     for (int64_t i = 0; i < rows * cols; ++i) {
       Put(i, UniformFloat(random, limit));
     }
   }
-  RawMatrix raw() const { return {bytes_.data() + 1, dtype_, rows_, cols_}; }
+  RawMatrix raw() const { return {bytes_.data() + 1, type_, rows_, cols_}; }
 
  private:
   void Put(int64_t i, float value) {
-    std::byte* const target =
-        bytes_.data() + 1 + static_cast<size_t>(i) * SizeOf(dtype_);
-    if (dtype_ == DType::kFp32) {
+    std::byte* const target = bytes_.data() + 1 + RowBytes(type_, i);
+    if (type_ == WeightType::kFp32) {
       std::memcpy(target, &value, 4);
-    } else if (dtype_ == DType::kBf16) {
+    } else if (type_ == WeightType::kBf16) {
       const Bf16 half = ToBf16(value);
       std::memcpy(target, &half, 2);
     } else {
@@ -102,7 +110,7 @@ class TrialMatrix {
     }
   }
 
-  DType dtype_;
+  WeightType type_;
   int64_t rows_;
   int64_t cols_;
   std::vector<std::byte> bytes_;
@@ -120,7 +128,8 @@ class OpTrial {
     embedding_ = Pack({Matrix(shape.vocabulary, shape.hidden)},
                       {PackKind::kEmbedding, 32});
     qkv_ = Pack({Matrix(q_rows, shape.hidden), Matrix(kv_rows, shape.hidden),
-                 Matrix(kv_rows, shape.hidden)},
+                 TrialMatrix(random_, shape.values.value_or(shape.weights),
+                             kv_rows, shape.hidden)},
                 {PackKind::kQkv, shape.head_dim});
     projection_ = Pack({Matrix(shape.hidden, q_rows)},
                        {PackKind::kHeadSegments, shape.head_dim});

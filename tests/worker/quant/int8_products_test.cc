@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "tests/support/random_blocks.h"
 #include "worker/quant/int8_activations.h"
 #include "worker/quant/int8_packing.h"
 #include "worker/quant/int8_panel.h"
@@ -30,19 +31,9 @@ std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   return values;
 }
 
-// Any bytes that a file may hold, with scales of 2^-6 to 2^-3.
 std::vector<std::byte> RandomRows(WeightType type, int64_t rows, int64_t cols) {
   std::mt19937 random(7);
-  std::vector<std::byte> bytes(
-      static_cast<size_t>(rows * RowBytes(type, cols)));
-  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
-  for (size_t i = 0; i < bytes.size(); i += InfoOf(type).bytes) {
-    for (const int offset : HalfOffsets(type)) {
-      bytes[i + offset + 1] =
-          static_cast<std::byte>((random() & 0x80) | (0x24 + random() % 0x10));
-    }
-  }
-  return bytes;
+  return caravan::testing::RandomBlocks(random, type, rows * cols);
 }
 
 std::vector<ActivationGroup> Quantized(const std::vector<float>& x) {

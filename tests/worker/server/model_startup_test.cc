@@ -124,9 +124,9 @@ TEST(ModelStartupTest, WhatThisBuildCannotDoIsRefusedByName) {
   EXPECT_THAT(StartDemo(options), HasReason(Reason::kUnsupportedParameter,
                                             HasSubstr("--device=cuda")));
   options = DemoOptions();
-  options.activations = "int8";
+  options.activations = "fp8";
   EXPECT_THAT(StartDemo(options), HasReason(Reason::kUnsupportedParameter,
-                                            HasSubstr("--activations=int8")));
+                                            HasSubstr("--activations=fp8")));
   options = DemoOptions();
   options.kv = "q8_0";
   EXPECT_THAT(StartDemo(options),

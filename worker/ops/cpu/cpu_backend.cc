@@ -13,6 +13,8 @@
 #include "worker/ops/cpu/packed_matrix.h"
 #include "worker/ops/cpu/sampler.h"
 #include "worker/ops/cpu/thread_team.h"
+#include "worker/quant/int8_activations.h"
+#include "worker/quant/int8_panel.h"
 #include "worker/tensor/buffer.h"
 
 namespace caravan::worker {
@@ -29,6 +31,7 @@ using cpu::PanelArgs;
 using cpu::Sampler;
 using cpu::ThreadTeam;
 using cpu::WorkShares;
+using quant::Int8Table;
 
 // Up to this many rows every member normalizes all for itself, which is faster
 // than to share and to wait for each other.
@@ -48,6 +51,16 @@ const KernelTable* KernelsFor(CpuIsa isa) {
       break;
   }
   return KernelsFor(AvailableCpuIsas().front());
+}
+
+// The best kernels of integer products that come with an instruction set.
+const Int8Table* Int8For(CpuIsa isa) {
+  if (isa == CpuIsa::kPortable) return quant::PortableInt8();
+  if (isa != CpuIsa::kAvx2 && quant::Avx512VnniInt8() != nullptr) {
+    return quant::Avx512VnniInt8();
+  }
+  if (quant::Avx2Int8() != nullptr) return quant::Avx2Int8();
+  return quant::PortableInt8();
 }
 
 // Memory of a backend that grows to what the largest step needs.
@@ -73,14 +86,15 @@ class Scratch {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const CpuOptions& options, const KernelTable& kernels,
-             std::unique_ptr<ThreadTeam> team)
+             const Int8Table& int8, std::unique_ptr<ThreadTeam> team)
       : numerics_(options.numerics),
         kernels_(kernels),
+        int8_(int8),
         team_(std::move(team)),
         attention_(kernels_, *team_),
         sampler_(kernels_, *team_) {}
 
-  std::string NumericsClass(DType weights) const override {
+  std::string NumericsClass(WeightTypes weights) const override {
     return StrCat("cpu-", ProcessorName(), "/w:", Name(weights),
                   "/a:", Name(numerics_.activations),
                   "/kv:", Name(numerics_.kv), "/v1");
@@ -88,8 +102,8 @@ class CpuBackend final : public Backend {
 
   size_t PackedBytes(std::span<const RawMatrix> parts,
                      const PackSpec& spec) const override {
-    return Buffer::AllocatedBytes(
-        CpuMatrix::LayoutOf(parts, spec).total_bytes());
+    return CpuMatrix::BytesOf(
+        CpuMatrix::LayoutsOf(parts, spec, numerics_.activations));
   }
   size_t KvBytes(const KvSpec& spec) const override {
     return CpuKv::Bytes(spec, numerics_.kv);
@@ -114,7 +128,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
       std::span<const RawMatrix> parts, const PackSpec& spec) override {
     CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
-    return CpuMatrix::Pack(parts, spec, *team_);
+    return CpuMatrix::Pack(parts, spec, numerics_.activations, *team_);
   }
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
       const KvSpec& spec) override {
@@ -137,7 +151,7 @@ class CpuBackend final : public Backend {
   struct MatMul {
     const CpuMatrix* matrix = nullptr;
     View<const float> x = {};
-    const uint32_t* x_pairs = nullptr;  // (x.rows, pairs of k), where rounded
+    const uint32_t* rounded = nullptr;  // (x.rows, words), where rounded
     Epilogue epilogue = Epilogue::kStore;
     const float* bias = nullptr;   // null: none
     const float* bias2 = nullptr;  // null: none
@@ -157,13 +171,20 @@ class CpuBackend final : public Backend {
 
   // fp32 kernels are named by the instructions that they use.
   const char* ProcessorName() const {
-    return numerics_.activations == DType::kFp32 ? kernels_.fp32_name
-                                                 : kernels_.name;
+    switch (numerics_.activations) {
+      case ActivationType::kFp32:
+        return kernels_.fp32_name;
+      case ActivationType::kBf16:
+        return kernels_.name;
+      case ActivationType::kInt8:
+        return int8_.name;
+    }
+    return kernels_.name;
   }
-  // Whether rows are rounded to bf16 before they meet this matrix.
+  // Whether rows are rounded before they meet (some of) this matrix.
   bool Rounds(const CpuMatrix& matrix) const {
-    return numerics_.activations == DType::kBf16 &&
-           matrix.layout().dtype == DType::kBf16;
+    return matrix.has_int8() ||
+           (numerics_.activations == ActivationType::kBf16 && matrix.is_bf16());
   }
   // Rows of scratch when each member may have rows of its own.
   int64_t RowCopies(int64_t rows) const {
@@ -171,7 +192,7 @@ class CpuBackend final : public Backend {
     return std::max(rows * copies, kRedundantRows * team_->size());
   }
   size_t RoundedWords(const ScratchSpec& spec) const {
-    if (numerics_.activations != DType::kBf16) return 0;
+    if (numerics_.activations == ActivationType::kFp32) return 0;
     return static_cast<size_t>(RowCopies(spec.max_tokens)) *
            static_cast<size_t>((spec.widest + 1) / 2 + kSegments);
   }
@@ -190,14 +211,16 @@ class CpuBackend final : public Backend {
   // else its share. Gives the index of row 0 among rows of scratch.
   template <typename Make>
   int64_t MakeRows(int member, int64_t count, const Make& make);
-  // Rounds a row to pairs of bf16 as the matrix's segments have them.
-  void RoundRow(const CpuMatrix& matrix, const float* row, uint32_t* pairs);
+  // Rounds a row to groups of int8, or to pairs of bf16 as the matrix's
+  // segments have them.
+  void RoundRow(const CpuMatrix& matrix, const float* row, uint32_t* words);
   // Sets the rows of a product: normalized ones, once all are there.
   void Normalize(int member, const Norm& norm, MatMul& mat_mul);
   // Sets the rounded rows of a product where it wants them.
   void Round(int member, MatMul& mat_mul);
   void RunMatMul(int member, const MatMul& mat_mul);
   void RunPanel(const MatMul& mat_mul, int64_t panel);
+  void RunInt8Panel(quant::Int8Format format, const PanelArgs& args);
   // Norm, then the product of its rows; `tail` follows on every member after
   // a barrier where it is given.
   template <typename Tail>
@@ -207,6 +230,7 @@ class CpuBackend final : public Backend {
 
   const NumericsOptions numerics_;
   const KernelTable& kernels_;
+  const Int8Table& int8_;
   const std::unique_ptr<ThreadTeam> team_;
   Attention attention_;
   Sampler sampler_;
@@ -238,11 +262,11 @@ absl::Status CpuBackend::PrepareNorm(const Norm& norm) {
 }
 
 absl::Status CpuBackend::PrepareMatMul(const MatMul& mat_mul, int64_t rows) {
-  panel_shares_.Reset(mat_mul.matrix->layout().panel_count(), team_->size());
+  panel_shares_.Reset(mat_mul.matrix->panel_count(), team_->size());
   norm_shares_.Reset(rows, team_->size());
   if (!Rounds(*mat_mul.matrix)) return absl::OkStatus();
   return rounded_.Reserve(
-      static_cast<size_t>(RowCopies(rows) * mat_mul.matrix->layout().pairs()));
+      static_cast<size_t>(RowCopies(rows) * mat_mul.matrix->rounded_words()));
 }
 
 template <typename Make>
@@ -258,22 +282,26 @@ int64_t CpuBackend::MakeRows(int member, int64_t count, const Make& make) {
 }
 
 void CpuBackend::RoundRow(const CpuMatrix& matrix, const float* row,
-                          uint32_t* pairs) {
-  const CpuMatrix::Layout& layout = matrix.layout();
+                          uint32_t* words) {
+  if (matrix.has_int8()) {
+    int8_.quantize(row, matrix.cols / kGroupElements, words);
+    return;
+  }
+  const CpuMatrix::Layout& layout = matrix.pieces()[0].layout;
   for (int s = 0; s < layout.segments; ++s) {
     const int64_t begin = layout.borders[s];
     const int64_t count = layout.borders[s + 1] - begin;
-    if (count % 2 != 0) pairs[count / 2] = 0;
-    kernels_.round_bf16(row + begin, count, reinterpret_cast<uint16_t*>(pairs));
-    pairs += (count + 1) / 2;
+    if (count % 2 != 0) words[count / 2] = 0;
+    kernels_.round_bf16(row + begin, count, reinterpret_cast<uint16_t*>(words));
+    words += (count + 1) / 2;
   }
 }
 
 void CpuBackend::Normalize(int member, const Norm& norm, MatMul& mat_mul) {
   const int64_t dim = norm.x.cols;
   const CpuMatrix& matrix = *mat_mul.matrix;
-  const int64_t pairs = matrix.layout().pairs();
   const bool rounds = Rounds(matrix);
+  const int64_t words = rounds ? matrix.rounded_words() : 0;
   float* const rows = normalized_.data();
   uint32_t* const rounded = rounded_.words();
   const int64_t first =
@@ -281,22 +309,22 @@ void CpuBackend::Normalize(int member, const Norm& norm, MatMul& mat_mul) {
         float* const row = rows + place * dim;
         kernels_.rms_norm(norm.x_row(i), norm.weight.data(), norm.epsilon, dim,
                           row);
-        if (rounds) RoundRow(matrix, row, rounded + place * pairs);
+        if (rounds) RoundRow(matrix, row, rounded + place * words);
       });
   mat_mul.x = View<const float>(rows + first * dim, norm.count, dim);
-  if (rounds) mat_mul.x_pairs = rounded + first * pairs;
+  if (rounds) mat_mul.rounded = rounded + first * words;
 }
 
 void CpuBackend::Round(int member, MatMul& mat_mul) {
   const CpuMatrix& matrix = *mat_mul.matrix;
   if (!Rounds(matrix)) return;
-  const int64_t pairs = matrix.layout().pairs();
+  const int64_t words = matrix.rounded_words();
   uint32_t* const rounded = rounded_.words();
   const int64_t first =
       MakeRows(member, mat_mul.x.rows, [&](int64_t i, int64_t place) {
-        RoundRow(matrix, mat_mul.x.row(i), rounded + place * pairs);
+        RoundRow(matrix, mat_mul.x.row(i), rounded + place * words);
       });
-  mat_mul.x_pairs = rounded + first * pairs;
+  mat_mul.rounded = rounded + first * words;
 }
 
 void CpuBackend::RunMatMul(int member, const MatMul& mat_mul) {
@@ -305,35 +333,71 @@ void CpuBackend::RunMatMul(int member, const MatMul& mat_mul) {
   }
 }
 
+// `panel` counts those of all pieces.
 void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel) {
-  const CpuMatrix::Layout& layout = mat_mul.matrix->layout();
-  const int64_t width =
-      mat_mul.epilogue == Epilogue::kGateUp ? kPanelRows / 2 : kPanelRows;
-  const int64_t first = panel * width;
-  const PanelArgs args = {
-      .data = mat_mul.matrix->panel(panel),
+  const CpuMatrix::Piece* piece = mat_mul.matrix->pieces().data();
+  for (; panel >= piece->layout.panel_count(); ++piece) {
+    panel -= piece->layout.panel_count();
+  }
+  const CpuMatrix::Layout& layout = piece->layout;
+  const bool gate_up = mat_mul.epilogue == Epilogue::kGateUp;
+  const int64_t width = gate_up ? kPanelRows / 2 : kPanelRows;
+  const int64_t end =
+      gate_up ? mat_mul.out.cols : layout.first_row + layout.rows;
+  const int64_t first = layout.first_row + panel * width;
+  PanelArgs args = {
+      .data = piece->panel(panel),
       .vectors = layout.panel_vectors(panel),
-      .valid = std::min(width, mat_mul.out.cols - first),
+      .valid = std::min(width, end - first),
       .borders = layout.borders.data(),
       .segments = layout.segments,
       .x = mat_mul.x.data,
       .x_stride = mat_mul.x.stride,
-      .x_pairs = mat_mul.x_pairs,
-      .x_pairs_stride = layout.pairs(),
       .tokens = mat_mul.x.rows,
       .epilogue = mat_mul.epilogue,
       .bias = mat_mul.bias == nullptr ? nullptr : mat_mul.bias + first,
       .bias2 = mat_mul.bias2 == nullptr ? nullptr : mat_mul.bias2 + first,
       .out = mat_mul.out.data + first,
       .out_stride = mat_mul.out.stride};
-  if (args.x_pairs != nullptr) return kernels_.panel_bf16_dot(args);
-  switch (layout.dtype) {
+  if (mat_mul.rounded != nullptr) {
+    args.x_pairs = mat_mul.rounded;
+    args.x_pairs_stride = mat_mul.matrix->rounded_words();
+  }
+  if (layout.int8) return RunInt8Panel(*layout.int8, args);
+  switch (*PlainDType(layout.type)) {
     case DType::kFp32:
       return kernels_.panel_fp32(args);
     case DType::kBf16:
-      return kernels_.panel_bf16(args);
+      return numerics_.activations == ActivationType::kBf16
+                 ? kernels_.panel_bf16_dot(args)
+                 : kernels_.panel_bf16(args);
     case DType::kFp16:
       return kernels_.panel_fp16(args);
+  }
+}
+
+// Products of a few tokens at a time, so that they stay in the nearest cache.
+void CpuBackend::RunInt8Panel(quant::Int8Format format, const PanelArgs& args) {
+  constexpr int64_t kMostTokens = 48;
+  alignas(64) float products[kMostTokens * kPanelRows];
+  const int64_t runs = (args.tokens + kMostTokens - 1) / kMostTokens;
+  for (int64_t run = 0; run < runs; ++run) {
+    const int64_t begin = run * args.tokens / runs;
+    const int64_t end = (run + 1) * args.tokens / runs;
+    int8_.panels[static_cast<size_t>(format)](
+        {.data = args.data,
+         .vectors = args.vectors,
+         .borders = args.borders,
+         .segments = args.segments,
+         .x = args.x_pairs + begin * args.x_pairs_stride,
+         .x_stride = args.x_pairs_stride * int64_t{sizeof(uint32_t)},
+         .tokens = end - begin,
+         .out = products,
+         .out_stride = kPanelRows});
+    for (int64_t t = begin; t < end; ++t) {
+      kernels_.finish(args, products + (t - begin) * kPanelRows,
+                      args.out + t * args.out_stride);
+    }
   }
 }
 
@@ -496,11 +560,6 @@ std::vector<CpuIsa> AvailableCpuIsas() {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
     const CpuOptions& options) {
-  const NumericsOptions& numerics = options.numerics;
-  if (numerics.activations == DType::kFp16) {
-    return UnsupportedError("activations=fp16",
-                            "the cpu backend has fp32 and bf16 activations");
-  }
   const KernelTable* const kernels = KernelsFor(options.isa);
   if (kernels == nullptr) {
     return UnsupportedError(StrCat("isa=", Name(options.isa)),
@@ -508,7 +567,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
   }
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<ThreadTeam> team,
                            ThreadTeam::Create(options.threads, options.pin));
-  return std::make_unique<CpuBackend>(options, *kernels, std::move(team));
+  return std::make_unique<CpuBackend>(options, *kernels, *Int8For(options.isa),
+                                      std::move(team));
 }
 
 }  // namespace caravan::worker

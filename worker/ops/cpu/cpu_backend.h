@@ -22,7 +22,6 @@ std::vector<CpuIsa> AvailableCpuIsas();
 
 struct CpuOptions {
   // Parameters that affect behaviour.
-  // fp32 or bf16 activations; fp32, bf16 or fp16 KV.
   NumericsOptions numerics;
 
   // Parameters that affect performance only.
@@ -31,7 +30,7 @@ struct CpuOptions {
   CpuIsa isa = CpuIsa::kAuto;
 };
 
-// Errors: kInvalidField (threads), kUnsupportedParameter (types; an
+// Errors: kInvalidField (threads), kUnsupportedParameter (an
 // instruction set that the machine or the build lacks).
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
     const CpuOptions& options);

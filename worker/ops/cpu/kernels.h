@@ -87,6 +87,9 @@ struct KernelTable {
   void (*panel_fp16)(const PanelArgs& args);
   // bf16 weights with bf16 activations.
   void (*panel_bf16_dot)(const PanelArgs& args);
+  // One token's products of a panel, (64), to where they belong: what the
+  // panel_ functions end with. Of `args` the epilogue, biases and `valid`.
+  void (*finish)(const PanelArgs& args, const float* y, float* out);
   // ToBf16 of worker/tensor/dtype.h for each value.
   void (*round_bf16)(const float* x, int64_t count, uint16_t* out);
   // out may alias x.

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "common/status/status_macros.h"
 #include "worker/ops/cpu/kernels.h"
+#include "worker/quant/int8_packing.h"
+#include "worker/quant/weight_group.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker::cpu {
@@ -15,13 +19,16 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// The type in which parts are packed: their own where it is a plain one of all,
-// else fp32, which loses nothing of blocks either.
-DType PackedType(std::span<const RawMatrix> parts) {
+// The type that all parts have, else fp32.
+WeightType CommonType(std::span<const RawMatrix> parts) {
   for (const RawMatrix& part : parts) {
-    if (part.type != parts[0].type) return DType::kFp32;
+    if (part.type != parts[0].type) return WeightType::kFp32;
   }
-  return PlainDType(parts[0].type).value_or(DType::kFp32);
+  return parts[0].type;
+}
+
+DType PlainType(const CpuMatrix::Layout& layout) {
+  return *PlainDType(layout.type);
 }
 
 // Where a packed row comes from; no part is padding.
@@ -55,12 +62,12 @@ class VectorRows {
     for (int lane = 0; lane < kLanes; ++lane) {
       const SourceRow source = SourceOf(parts, layout.kind, vector, lane);
       if (source.part == nullptr) continue;
-      lanes_[lane] = source.part->type == FromDType(layout.dtype)
+      lanes_[lane] = source.part->type == layout.type
                          ? source.part->row(source.row)
                          : Widen(source, lane);
     }
   }
-  std::span<const std::byte* const> lanes() const { return lanes_; }
+  const std::array<const std::byte*, kLanes>& lanes() const { return lanes_; }
 
  private:
   const std::byte* Widen(const SourceRow& source, int lane) {
@@ -132,29 +139,28 @@ void PackColumns(std::span<const std::byte* const> lanes, DType dtype,
 }
 
 // Pairs of k begin anew with each segment.
-void PackVector(std::span<const RawMatrix> parts,
-                const CpuMatrix::Layout& layout, int64_t vector,
-                Target target) {
-  const VectorRows rows(parts, layout, vector);
-  const int64_t per_step = layout.dtype == DType::kBf16 ? 2 : 1;
+void PackPlainVector(const VectorRows& rows, const CpuMatrix::Layout& layout,
+                     Target target) {
+  const DType dtype = PlainType(layout);
+  const int64_t per_step = dtype == DType::kBf16 ? 2 : 1;
   for (int s = 0; s < layout.segments; ++s) {
     const int64_t end = layout.borders[s + 1];
     for (int64_t k = layout.borders[s]; k < end; k += kRunLength) {
       const int64_t count = std::min(kRunLength, end - k);
-      PackColumns(rows.lanes(), layout.dtype, k, count, target);
+      PackColumns(rows.lanes(), dtype, k, count, target);
       target.data += (count + per_step - 1) / per_step * target.step;
     }
   }
 }
 
-// Rows one after the other.
-void PackTable(std::span<const RawMatrix> parts, DType dtype,
+// Rows one after the other, in their own type, else in fp32.
+void PackTable(std::span<const RawMatrix> parts, WeightType type,
                std::byte* target) {
   for (const RawMatrix& part : parts) {
-    const size_t bytes = static_cast<size_t>(part.cols) * SizeOf(dtype);
+    const int64_t bytes = RowBytes(type, part.cols);
     for (int64_t row = 0; row < part.rows; ++row, target += bytes) {
-      if (part.type == FromDType(dtype)) {
-        std::memcpy(target, part.row(row), bytes);
+      if (part.type == type) {
+        std::memcpy(target, part.row(row), static_cast<size_t>(bytes));
       } else {
         DequantizeRow(part, row, reinterpret_cast<float*>(target));
       }
@@ -164,6 +170,105 @@ void PackTable(std::span<const RawMatrix> parts, DType dtype,
 
 // Bytes of a vector in one step of k.
 int64_t StepBytes(DType dtype) { return dtype == DType::kFp16 ? 32 : 64; }
+
+void PackVector(std::span<const RawMatrix> parts,
+                const CpuMatrix::Layout& layout, int64_t vector,
+                std::byte* data) {
+  const VectorRows rows(parts, layout, vector);
+  const int64_t panel = vector / kPanelVectors;
+  const int vectors = layout.panel_vectors(panel);
+  const int place = static_cast<int>(vector % kPanelVectors);
+  data += panel * kPanelVectors * layout.vector_bytes;
+  if (layout.int8) {
+    quant::PackVector(layout.type, rows.lanes(), layout.cols / kGroupElements,
+                      {*layout.int8, vectors, place}, data);
+    return;
+  }
+  const int64_t step_bytes = StepBytes(PlainType(layout));
+  PackPlainVector(
+      rows, layout,
+      {.data = data + place * step_bytes, .step = vectors * step_bytes});
+}
+
+// Runs of parts that are packed alike.
+std::vector<std::span<const RawMatrix>> RunsOf(std::span<const RawMatrix> parts,
+                                               PackKind kind,
+                                               ActivationType activations) {
+  if (kind != PackKind::kQkv || activations != ActivationType::kInt8) {
+    return {parts};
+  }
+  std::vector<std::span<const RawMatrix>> runs;
+  for (size_t begin = 0; begin < parts.size();) {
+    size_t end = begin + 1;
+    while (end < parts.size() && parts[end].type == parts[begin].type) ++end;
+    runs.push_back(parts.subspan(begin, end - begin));
+    begin = end;
+  }
+  return runs;
+}
+
+// Columns of a matrix and where its segments end.
+void SetSegments(const PackSpec& spec, CpuMatrix::Layout& layout) {
+  layout.borders[1] = layout.cols;
+  if (spec.kind != PackKind::kHeadSegments &&
+      spec.kind != PackKind::kGroupSegments) {
+    return;
+  }
+  layout.segments = kSegments;
+  layout.borders = SegmentBorders(
+      layout.cols,
+      layout.int8 ? std::lcm(spec.unit, kGroupElements) : spec.unit);
+}
+
+CpuMatrix::Layout LayoutOf(std::span<const RawMatrix> parts,
+                           const PackSpec& spec, ActivationType activations) {
+  CpuMatrix::Layout layout;
+  layout.kind = spec.kind;
+  layout.type = CommonType(parts);
+  layout.cols = parts[0].cols;
+  for (const RawMatrix& part : parts) layout.rows += part.rows;
+  layout.vectors = spec.kind == PackKind::kGateUp
+                       ? 2 * (RoundUp(parts[0].rows, kLanes) / kLanes)
+                       : RoundUp(layout.rows, kLanes) / kLanes;
+  if (spec.kind == PackKind::kEmbedding) {
+    layout.borders[1] = layout.cols;
+    return layout;
+  }
+  if (activations == ActivationType::kInt8) {
+    layout.int8 = quant::Int8FormatOf(layout.type);
+  }
+  if (!layout.int8 && !IsPlain(layout.type)) layout.type = WeightType::kFp32;
+  SetSegments(spec, layout);
+  if (layout.int8) {
+    layout.vector_bytes =
+        quant::VectorBytes(*layout.int8, layout.cols / kGroupElements);
+  } else {
+    const DType dtype = PlainType(layout);
+    const int64_t steps = dtype == DType::kBf16 ? layout.pairs() : layout.cols;
+    layout.vector_bytes = steps * StepBytes(dtype);
+  }
+  return layout;
+}
+
+absl::StatusOr<CpuMatrix::Piece> PackPiece(std::span<const RawMatrix> parts,
+                                           const CpuMatrix::Layout& layout,
+                                           ThreadTeam& team) {
+  CARAVAN_ASSIGN_OR_RETURN(Buffer buffer,
+                           Buffer::Allocate(layout.total_bytes()));
+  std::byte* const data = buffer.data();
+  if (layout.kind == PackKind::kEmbedding) {
+    PackTable(parts, layout.type, data);
+  } else {
+    WorkShares shares;
+    shares.Reset(layout.vectors, team.size());
+    team.Run([&](int member) {
+      for (int64_t v; (v = shares.Next(member)) >= 0;) {
+        PackVector(parts, layout, v, data);
+      }
+    });
+  }
+  return CpuMatrix::Piece{layout, std::move(buffer)};
+}
 
 }  // namespace
 
@@ -185,92 +290,114 @@ int CpuMatrix::Layout::panel_vectors(int64_t panel) const {
 }
 
 size_t CpuMatrix::Layout::total_bytes() const {
-  if (kind == PackKind::kEmbedding) {
-    return static_cast<size_t>(rows) * static_cast<size_t>(cols) *
-           SizeOf(dtype);
-  }
-  return static_cast<size_t>(vectors) * static_cast<size_t>(vector_bytes);
+  return static_cast<size_t>(kind == PackKind::kEmbedding
+                                 ? rows * RowBytes(type, cols)
+                                 : vectors * vector_bytes);
 }
 
-CpuMatrix::Layout CpuMatrix::LayoutOf(std::span<const RawMatrix> parts,
-                                      const PackSpec& spec) {
-  Layout layout;
-  layout.kind = spec.kind;
-  layout.dtype = PackedType(parts);
-  layout.cols = parts[0].cols;
-  for (const RawMatrix& part : parts) layout.rows += part.rows;
-  layout.borders[1] = layout.cols;
-  if (spec.kind == PackKind::kHeadSegments ||
-      spec.kind == PackKind::kGroupSegments) {
-    layout.segments = kSegments;
-    layout.borders = SegmentBorders(layout.cols, spec.unit);
-  }
-  layout.vectors = spec.kind == PackKind::kGateUp
-                       ? 2 * (RoundUp(parts[0].rows, kLanes) / kLanes)
-                       : RoundUp(layout.rows, kLanes) / kLanes;
-  const int64_t steps =
-      layout.dtype == DType::kBf16 ? layout.pairs() : layout.cols;
-  layout.vector_bytes = steps * StepBytes(layout.dtype);
-  return layout;
+const std::byte* CpuMatrix::Piece::panel(int64_t index) const {
+  return buffer.data() + index * kPanelVectors * layout.vector_bytes;
 }
 
-CpuMatrix::CpuMatrix(const Layout& layout, Buffer buffer)
-    : layout_(layout), buffer_(std::move(buffer)) {
-  rows = layout_.rows;
-  cols = layout_.cols;
-  bytes = Buffer::AllocatedBytes(layout_.total_bytes());
-  data_bytes = layout_.total_bytes();
+const std::byte* CpuMatrix::Piece::Element(int64_t row, int64_t k) const {
+  const DType dtype = PlainType(layout);
+  const int64_t index = row / kPanelRows;
+  const int64_t vector = row % kPanelRows / kLanes;
+  const int64_t step = layout.panel_vectors(index);
+  const int64_t lane = row % kLanes;
+  const std::byte* const base = panel(index);
+  if (dtype == DType::kBf16) {
+    return base + (k / 2 * step + vector) * 64 + lane * 4 + k % 2 * 2;
+  }
+  return base + ((k * step + vector) * kLanes + lane) *
+                    static_cast<int64_t>(SizeOf(dtype));
+}
+
+std::vector<CpuMatrix::Layout> CpuMatrix::LayoutsOf(
+    std::span<const RawMatrix> parts, const PackSpec& spec,
+    ActivationType activations) {
+  std::vector<Layout> layouts;
+  int64_t first_row = 0;
+  for (const auto run : RunsOf(parts, spec.kind, activations)) {
+    Layout& layout = layouts.emplace_back(LayoutOf(run, spec, activations));
+    layout.first_row = first_row;
+    first_row += layout.rows;
+  }
+  return layouts;
+}
+
+size_t CpuMatrix::BytesOf(std::span<const Layout> layouts) {
+  size_t bytes = 0;
+  for (const Layout& layout : layouts) {
+    bytes += Buffer::AllocatedBytes(layout.total_bytes());
+  }
+  return bytes;
+}
+
+CpuMatrix::CpuMatrix(std::vector<Piece> pieces) : pieces_(std::move(pieces)) {
+  cols = pieces_[0].layout.cols;
+  for (const Piece& piece : pieces_) {
+    rows += piece.layout.rows;
+    bytes += Buffer::AllocatedBytes(piece.layout.total_bytes());
+    data_bytes += piece.layout.total_bytes();
+  }
 }
 
 absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(
-    std::span<const RawMatrix> parts, const PackSpec& spec, ThreadTeam& team) {
-  const Layout layout = LayoutOf(parts, spec);
-  absl::StatusOr<Buffer> buffer = Buffer::Allocate(layout.total_bytes());
-  if (!buffer.ok()) return buffer.status();
-  std::byte* const data = buffer->data();
-  if (layout.kind == PackKind::kEmbedding) {
-    PackTable(parts, layout.dtype, data);
-  } else {
-    WorkShares shares;
-    shares.Reset(layout.vectors, team.size());
-    team.Run([&](int member) {
-      for (int64_t v; (v = shares.Next(member)) >= 0;) {
-        const int64_t panel = v / kPanelVectors;
-        const int64_t step_bytes = StepBytes(layout.dtype);
-        PackVector(parts, layout, v,
-                   {.data = data + panel * kPanelVectors * layout.vector_bytes +
-                            v % kPanelVectors * step_bytes,
-                    .step = layout.panel_vectors(panel) * step_bytes});
-      }
-    });
+    std::span<const RawMatrix> parts, const PackSpec& spec,
+    ActivationType activations, ThreadTeam& team) {
+  const std::vector<Layout> layouts = LayoutsOf(parts, spec, activations);
+  std::vector<Piece> pieces;
+  for (const auto run : RunsOf(parts, spec.kind, activations)) {
+    CARAVAN_ASSIGN_OR_RETURN(Piece piece,
+                             PackPiece(run, layouts[pieces.size()], team));
+    pieces.push_back(std::move(piece));
   }
-  return std::unique_ptr<CpuMatrix>(new CpuMatrix(layout, *std::move(buffer)));
+  return std::unique_ptr<CpuMatrix>(new CpuMatrix(std::move(pieces)));
 }
 
-const std::byte* CpuMatrix::panel(int64_t index) const {
-  return buffer_.data() + index * kPanelVectors * layout_.vector_bytes;
+int64_t CpuMatrix::panel_count() const {
+  int64_t count = 0;
+  for (const Piece& piece : pieces_) count += piece.layout.panel_count();
+  return count;
 }
 
-const std::byte* CpuMatrix::Element(int64_t row, int64_t k) const {
-  const int64_t size = static_cast<int64_t>(SizeOf(layout_.dtype));
-  if (layout_.kind == PackKind::kEmbedding) {
-    return buffer_.data() + (row * layout_.cols + k) * size;
-  }
-  const int64_t index = row / kPanelRows;
-  const int64_t vector = row % kPanelRows / kLanes;
-  const int64_t step = layout_.panel_vectors(index);
-  const int64_t lane = row % kLanes;
-  const std::byte* const base = panel(index);
-  if (layout_.dtype == DType::kBf16) {
-    return base + (k / 2 * step + vector) * 64 + lane * 4 + k % 2 * 2;
-  }
-  return base + ((k * step + vector) * kLanes + lane) * size;
+bool CpuMatrix::has_int8() const {
+  return std::any_of(pieces_.begin(), pieces_.end(), [](const Piece& piece) {
+    return piece.layout.int8.has_value();
+  });
+}
+
+bool CpuMatrix::is_bf16() const {
+  return pieces_.size() == 1 && pieces_[0].layout.type == WeightType::kBf16;
+}
+
+int64_t CpuMatrix::rounded_words() const {
+  if (!has_int8()) return pieces_[0].layout.pairs();
+  return cols / kGroupElements *
+         static_cast<int64_t>(sizeof(ActivationGroup) / sizeof(uint32_t));
 }
 
 void CpuMatrix::WidenRow(int64_t row, float* out) const {
-  for (int64_t k = 0; k < layout_.cols; ++k) {
-    const std::byte* const p = Element(row, k);
-    switch (layout_.dtype) {
+  const Piece& piece = pieces_[0];
+  const Layout& layout = piece.layout;
+  if (layout.kind == PackKind::kEmbedding) {
+    DequantizeRow(layout.type,
+                  piece.buffer.data() + row * RowBytes(layout.type, cols), cols,
+                  out);
+    return;
+  }
+  if (layout.int8) {
+    const int64_t panel = row / kPanelRows;
+    quant::UnpackRow({*layout.int8, layout.panel_vectors(panel),
+                      static_cast<int>(row % kPanelRows / kLanes)},
+                     static_cast<int>(row % kLanes), cols / kGroupElements,
+                     piece.panel(panel), out);
+    return;
+  }
+  for (int64_t k = 0; k < cols; ++k) {
+    const std::byte* const p = piece.Element(row, k);
+    switch (PlainType(layout)) {
       case DType::kFp32:
         out[k] = LoadBits<float>(p);
         break;

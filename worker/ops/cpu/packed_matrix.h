@@ -7,12 +7,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/ops/backend.h"
 #include "worker/ops/cpu/thread_team.h"
 #include "worker/ops/ops.h"
+#include "worker/quant/int8_panel.h"
 #include "worker/tensor/buffer.h"
 
 namespace caravan::worker::cpu {
@@ -20,10 +23,14 @@ namespace caravan::worker::cpu {
 // Immutable after packing.
 class CpuMatrix final : public PackedMatrix {
  public:
-  // Shape of the packed form; fields are valid without data.
+  // Shape of rows that are packed alike; fields are valid without data.
   struct Layout {
     PackKind kind = PackKind::kQkv;
-    DType dtype = DType::kFp32;
+    // As packed: fp32, bf16 or fp16; of a table and of integer products, the
+    // type in the file.
+    WeightType type = WeightType::kFp32;
+    std::optional<quant::Int8Format> int8;  // of integer products
+    int64_t first_row = 0;                  // among the matrix's
     int64_t rows = 0;
     int64_t cols = 0;
     int segments = 1;
@@ -37,27 +44,42 @@ class CpuMatrix final : public PackedMatrix {
     int panel_vectors(int64_t panel) const;
     size_t total_bytes() const;
   };
+  struct Piece {
+    Layout layout;
+    Buffer buffer;
+    const std::byte* panel(int64_t index) const;
+    // Where an element of a plain type lies.
+    const std::byte* Element(int64_t row, int64_t k) const;
+  };
 
-  static Layout LayoutOf(std::span<const RawMatrix> parts,
-                         const PackSpec& spec);
+  // One layout, or several where q, k and v have types of their own.
+  static std::vector<Layout> LayoutsOf(std::span<const RawMatrix> parts,
+                                       const PackSpec& spec,
+                                       ActivationType activations);
+  // As allocated.
+  static size_t BytesOf(std::span<const Layout> layouts);
 
   // Packs on all members of `team`. kMemoryPlan when memory is refused.
   static absl::StatusOr<std::unique_ptr<CpuMatrix>> Pack(
-      std::span<const RawMatrix> parts, const PackSpec& spec, ThreadTeam& team);
+      std::span<const RawMatrix> parts, const PackSpec& spec,
+      ActivationType activations, ThreadTeam& team);
 
-  const Layout& layout() const { return layout_; }
-  const std::byte* panel(int64_t index) const;
+  std::span<const Piece> pieces() const { return pieces_; }
+  int64_t panel_count() const;
+  // Whether some rows meet int8 activations, or all meet bf16 ones.
+  bool has_int8() const;
+  bool is_bf16() const;
+  // Words of 32 bits that a row of rounded activations takes.
+  int64_t rounded_words() const;
 
   // out[k] = row `row`, widened. For kEmbedding, and kHead, so that tied
   // embeddings need only the head's copy.
   void WidenRow(int64_t row, float* out) const;
 
  private:
-  CpuMatrix(const Layout& layout, Buffer buffer);
-  const std::byte* Element(int64_t row, int64_t k) const;
+  explicit CpuMatrix(std::vector<Piece> pieces);
 
-  const Layout layout_;
-  Buffer buffer_;
+  const std::vector<Piece> pieces_;
 };
 
 // Keys and values: [block][layer][kv head], so that a block's memory is touched

@@ -1,7 +1,9 @@
 #include "worker/ops/reference/reference_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -11,17 +13,28 @@
 #include "worker/ops/check.h"
 #include "worker/ops/reference/formulas.h"
 #include "worker/ops/sample.h"
+#include "worker/quant/int8_activations.h"
+#include "worker/quant/weight_group.h"
 #include "worker/tensor/buffer.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
 
+// Rows that meet int8 activations, as the file has them.
+struct BlockRows {
+  WeightType type = WeightType::kQ8_0;
+  int64_t first_row = 0;
+  int64_t count = 0;
+  std::vector<std::byte> bytes;
+};
+
 // Row-major, widened to fp32.
 struct ReferenceMatrix final : PackedMatrix {
   Buffer values;
   PackSpec spec;
-  bool rounds = false;  // its products are of bf16 with bf16
+  bool rounds = false;            // its products are of bf16 with bf16
+  std::vector<BlockRows> blocks;  // products of these rows are of integers
   View<const float> view() const {
     return View<const float>(values.As<float>(), rows, cols);
   }
@@ -84,11 +97,45 @@ std::span<T> Row(const View<T>& view, int64_t r) {
   return std::span<T>(view.row(r), static_cast<size_t>(view.cols));
 }
 
+bool IsSegmented(PackKind kind) {
+  return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
+}
+
+// Rows with integer products: y[r] = IntGroups(x, w).
+void MultiplyBlocks(std::span<const ActivationGroup> x,
+                    const ReferenceMatrix& w, const BlockRows& rows,
+                    std::span<float> y) {
+  const bool segmented = IsSegmented(w.spec.kind);
+  std::array<int64_t, kSegments + 1> borders = {0, w.cols};
+  if (segmented) {
+    borders = SegmentBorders(w.cols, std::lcm(w.spec.unit, kGroupElements));
+  }
+  const int64_t row_bytes = RowBytes(rows.type, w.cols);
+  for (int64_t r = 0; r < rows.count; ++r) {
+    y[static_cast<size_t>(rows.first_row + r)] = quant::ReferenceProduct(
+        rows.type, rows.bytes.data() + r * row_bytes, x.data(), borders.data(),
+        segmented ? kSegments : 1);
+  }
+}
+
 // y = MatMul(x, w), in the arithmetic of the matrix.
 void Multiply(std::span<const float> x, const ReferenceMatrix& w,
               std::span<float> y) {
-  if (w.rounds) return reference::MatMulBf16(x, w.view(), y);
-  reference::MatMul(x, w.view(), y);
+  int64_t integer_rows = 0;
+  for (const BlockRows& rows : w.blocks) integer_rows += rows.count;
+  if (integer_rows < w.rows) {
+    if (IsSegmented(w.spec.kind)) {
+      (w.rounds ? reference::MatMulSegmentedBf16 : reference::MatMulSegmented)(
+          x, w.view(), w.spec.unit, y);
+    } else {
+      (w.rounds ? reference::MatMulBf16 : reference::MatMul)(x, w.view(), y);
+    }
+  }
+  if (w.blocks.empty()) return;
+  std::vector<ActivationGroup> groups(
+      static_cast<size_t>(w.cols / kGroupElements));
+  QuantizeActivations(x, groups.data());
+  for (const BlockRows& rows : w.blocks) MultiplyBlocks(groups, w, rows, y);
 }
 
 float RoundTo(DType dtype, float value) {
@@ -108,7 +155,7 @@ class ReferenceBackend final : public Backend {
   explicit ReferenceBackend(const NumericsOptions& numerics)
       : numerics_(numerics) {}
 
-  std::string NumericsClass(DType weights) const override {
+  std::string NumericsClass(WeightTypes weights) const override {
     return StrCat("reference/w:", Name(weights),
                   "/a:", Name(numerics_.activations),
                   "/kv:", Name(numerics_.kv), "/v1");
@@ -151,6 +198,30 @@ class ReferenceBackend final : public Backend {
   const NumericsOptions numerics_;
 };
 
+// Keeps the rows whose products are of integers as they are.
+void KeepBlocks(std::span<const RawMatrix> parts, ReferenceMatrix& matrix) {
+  if (matrix.spec.kind == PackKind::kEmbedding) return;
+  for (const RawMatrix& part : parts) {
+    if (matrix.spec.kind != PackKind::kQkv && part.type != parts[0].type) {
+      return;
+    }
+  }
+  int64_t first_row = 0;
+  for (const RawMatrix& part : parts) {
+    if (quant::Int8FormatOf(part.type)) {
+      BlockRows& rows = matrix.blocks.emplace_back();
+      rows.type = part.type;
+      rows.first_row = first_row;
+      rows.count = part.rows;
+      for (int64_t r = 0; r < part.rows; ++r) {
+        const std::byte* const row = part.row(r);
+        rows.bytes.insert(rows.bytes.end(), row, row + part.row_bytes());
+      }
+    }
+    first_row += part.rows;
+  }
+}
+
 absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
     std::span<const RawMatrix> parts, const PackSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
@@ -163,9 +234,12 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
       Buffer::Allocate(matrix->rows * matrix->cols * sizeof(float)));
   matrix->bytes = PackedBytes(parts, spec);
   matrix->data_bytes = matrix->values.size();
-  matrix->rounds = numerics_.activations == DType::kBf16;
+  matrix->rounds = numerics_.activations == ActivationType::kBf16;
   for (const RawMatrix& part : parts) {
     matrix->rounds = matrix->rounds && part.type == WeightType::kBf16;
+  }
+  if (numerics_.activations == ActivationType::kInt8) {
+    KeepBlocks(parts, *matrix);
   }
   float* target = matrix->values.As<float>();
   for (const RawMatrix& part : parts) {
@@ -250,15 +324,12 @@ absl::Status ReferenceBackend::Attend(const AttendArgs& args) {
   return absl::OkStatus();
 }
 
-// x[t] += MatMulSegmented(in[t], w) + bias.
+// x[t] += MatMul(in[t], w) + bias.
 void AddSegmented(const View<const float>& in, const PackedMatrix* w,
                   std::span<const float> bias, const View<float>& x) {
   std::vector<float> out(x.cols);
   for (int64_t t = 0; t < x.rows; ++t) {
-    const ReferenceMatrix& matrix = Own(w);
-    const auto multiply = matrix.rounds ? reference::MatMulSegmentedBf16
-                                        : reference::MatMulSegmented;
-    multiply(Row(in, t), matrix.view(), matrix.spec.unit, out);
+    Multiply(Row(in, t), Own(w), out);
     reference::AddBias(bias, out);
     for (int64_t i = 0; i < x.cols; ++i) x.row(t)[i] += out[i];
   }
@@ -330,11 +401,6 @@ absl::Status ReferenceBackend::CopyBlocks(const CopyBlocksArgs& args) {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeReferenceBackend(
     const NumericsOptions& options) {
-  if (options.activations == DType::kFp16) {
-    return UnsupportedError(
-        "--activations=fp16",
-        "the reference backend has fp32 and bf16 activations");
-  }
   return std::make_unique<ReferenceBackend>(options);
 }
 

@@ -10,9 +10,8 @@
 
 namespace caravan::worker {
 
-// One thread: the caller's. Activations are fp32 or bf16, the KV cache holds
-// fp32 rounded to its type; fp16 activations are refused by name
-// (kUnsupportedParameter).
+// One thread: the caller's. The KV cache holds fp32 rounded to its type. No
+// errors.
 absl::StatusOr<std::unique_ptr<Backend>> MakeReferenceBackend(
     const NumericsOptions& options);
 

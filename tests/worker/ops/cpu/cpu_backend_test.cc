@@ -13,6 +13,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/worker/ops/op_trial.h"
 #include "worker/ops/reference/reference_backend.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
@@ -45,8 +46,11 @@ void ExpectEqual(const TrialResult& expected, const TrialResult& actual) {
 std::vector<TrialShape> Shapes() {
   return {
       {.name = "Gqa"},
-      {.name = "Bf16Bias", .weights = DType::kBf16, .bias = true, .seed = 2},
-      {.name = "Fp16", .weights = DType::kFp16, .seed = 3},
+      {.name = "Bf16Bias",
+       .weights = WeightType::kBf16,
+       .bias = true,
+       .seed = 2},
+      {.name = "Fp16", .weights = WeightType::kFp16, .seed = 3},
       {.name = "MhaHead100",
        .hidden = 100,
        .heads = 3,
@@ -54,7 +58,7 @@ std::vector<TrialShape> Shapes() {
        .head_dim = 100,
        .feed_forward = 172,
        .vocabulary = 97,
-       .weights = DType::kBf16,
+       .weights = WeightType::kBf16,
        .seed = 4},
       {.name = "MqaHead8",
        .hidden = 56,
@@ -63,7 +67,7 @@ std::vector<TrialShape> Shapes() {
        .head_dim = 8,
        .feed_forward = 33,
        .vocabulary = 65,
-       .weights = DType::kBf16,
+       .weights = WeightType::kBf16,
        .bias = true,
        .seed = 5},
       {.name = "Head128Group8",
@@ -73,7 +77,7 @@ std::vector<TrialShape> Shapes() {
        .head_dim = 128,
        .feed_forward = 300,
        .vocabulary = 200,
-       .weights = DType::kFp16,
+       .weights = WeightType::kFp16,
        .bias = true,
        .seed = 6},
       {.name = "OddEverything",
@@ -83,7 +87,7 @@ std::vector<TrialShape> Shapes() {
        .head_dim = 6,
        .feed_forward = 11,
        .vocabulary = 3,
-       .weights = DType::kBf16,
+       .weights = WeightType::kBf16,
        .seed = 7},
       {.name = "Head64",
        .hidden = 128,
@@ -92,7 +96,7 @@ std::vector<TrialShape> Shapes() {
        .head_dim = 64,
        .feed_forward = 256,
        .vocabulary = 128,
-       .weights = DType::kFp32,
+       .weights = WeightType::kFp32,
        .bias = true,
        .seed = 8},
   };
@@ -180,8 +184,8 @@ TEST_P(RoundedClasses, HaveTheReferenceBitsOneRowAndMany) {
   const std::vector<TrialSequence> steps[] = {{{40, 1}},
                                               {{254, 5}, {17, 2}, {0, 9}}};
   for (const NumericsOptions& numerics :
-       {NumericsOptions{DType::kBf16, DType::kBf16},
-        NumericsOptions{DType::kFp32, DType::kFp16}}) {
+       {NumericsOptions{ActivationType::kBf16, DType::kBf16},
+        NumericsOptions{ActivationType::kFp32, DType::kFp16}}) {
     const std::unique_ptr<Backend> reference = *MakeReferenceBackend(numerics);
     for (const TrialShape& shape : Shapes()) {
       SCOPED_TRACE(shape.name + " " + reference->NumericsClass(shape.weights));
@@ -233,24 +237,30 @@ TEST(CpuBackendTest, ALongContextCutBySplitsHasTheReferenceBits) {
 
 TEST(CpuBackendTest, ATiedHeadEmbedsLikeAnEmbedding) {
   std::mt19937 random(9);
-  for (const DType dtype : {DType::kFp32, DType::kBf16, DType::kFp16}) {
-    const testing::TrialMatrix table(random, dtype, 77, 39);
+  const std::unique_ptr<Backend> backend = *MakeCpuBackend(
+      {.numerics = {ActivationType::kInt8, DType::kFp32}, .threads = 2});
+  ASSERT_TRUE(backend->CanEmbedFromHead());
+  for (const WeightType type :
+       {WeightType::kFp32, WeightType::kBf16, WeightType::kFp16,
+        WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kQ4_K,
+        WeightType::kQ6_K, WeightType::kQ2_K}) {
+    const int64_t cols = IsPlain(type) ? 39 : 256;
+    const testing::TrialMatrix table(random, type, 77, cols);
     const RawMatrix raw = table.raw();
-    const std::unique_ptr<Backend> backend = Cpu(CpuIsa::kAuto, 2);
-    ASSERT_TRUE(backend->CanEmbedFromHead());
     ASSERT_OK_AND_ASSIGN(const auto embedding,
                          backend->Pack({&raw, 1}, {PackKind::kEmbedding, 32}));
     ASSERT_OK_AND_ASSIGN(const auto head,
                          backend->Pack({&raw, 1}, {PackKind::kHead, 32}));
     const std::vector<int32_t> ids = {0, 76, 16, 63, 64};
-    std::vector<float> a(ids.size() * 39);
-    std::vector<float> b(ids.size() * 39);
+    std::vector<float> a(static_cast<size_t>(5 * cols));
+    std::vector<float> b(a.size());
     ASSERT_OK(backend->Embed({.ids = ids,
                               .table = embedding.get(),
-                              .x = View<float>(a.data(), 5, 39)}));
-    ASSERT_OK(backend->Embed(
-        {.ids = ids, .table = head.get(), .x = View<float>(b.data(), 5, 39)}));
-    EXPECT_EQ(testing::BitsOf(a), testing::BitsOf(b));
+                              .x = View<float>(a.data(), 5, cols)}));
+    ASSERT_OK(backend->Embed({.ids = ids,
+                              .table = head.get(),
+                              .x = View<float>(b.data(), 5, cols)}));
+    EXPECT_EQ(testing::BitsOf(a), testing::BitsOf(b)) << Name(type);
   }
 }
 
@@ -285,22 +295,102 @@ TEST(CpuBackendTest, CopiedBlocksGiveTheSameAttention) {
   EXPECT_NE(out[0], std::vector<float>(64, 0.0f));
 }
 
-TEST(CpuBackendTest, RefusesWhatItDoesNotHave) {
+// Shapes whose columns are whole blocks.
+std::vector<TrialShape> BlockShapes() {
+  std::vector<TrialShape> shapes;
+  for (size_t i = 0; i < kWeightTypes.size(); ++i) {
+    const auto type = static_cast<WeightType>(i);
+    if (HalfOffsets(type).empty()) continue;
+    shapes.push_back({.name = std::string(Name(type)),
+                      .hidden = 256,
+                      .heads = 8,
+                      .kv_heads = 2,
+                      .head_dim = 32,
+                      .feed_forward = 512,
+                      .weights = type,
+                      .bias = i % 2 == 0});
+  }
+  shapes.push_back({.name = "MixedQkv",
+                    .hidden = 256,
+                    .heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = 64,
+                    .feed_forward = 768,
+                    .weights = WeightType::kQ4_K,
+                    .values = WeightType::kQ6_K});
+  shapes.push_back({.name = "PlainValues",
+                    .hidden = 256,
+                    .heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = 64,
+                    .feed_forward = 256,
+                    .weights = WeightType::kQ8_0,
+                    .values = WeightType::kBf16});
+  // Segments of heads end inside groups of 32.
+  shapes.push_back({.name = "Head40",
+                    .hidden = 160,
+                    .heads = 8,
+                    .kv_heads = 4,
+                    .head_dim = 40,
+                    .feed_forward = 352,
+                    .vocabulary = 33,
+                    .weights = WeightType::kQ4_0,
+                    .bias = true});
+  return shapes;
+}
+
+TEST(CpuBackendInt8Test, EveryBlockTypeHasTheReferenceBits) {
+  const NumericsOptions numerics = {ActivationType::kInt8, DType::kBf16};
+  const std::unique_ptr<Backend> reference = *MakeReferenceBackend(numerics);
+  for (const TrialShape& shape : BlockShapes()) {
+    SCOPED_TRACE(shape.name);
+    OpTrial expected(*reference, shape);
+    const std::vector<TrialSequence> sequences = {
+        {.past = 20, .tokens = 1}, {.past = 0, .tokens = 53}, {3, 2}};
+    const TrialResult many = expected.Run(sequences);
+    const TrialResult one = expected.Run({{.past = 20, .tokens = 1}});
+    for (const CpuIsa isa : AvailableCpuIsas()) {
+      for (const int threads : {1, 3}) {
+        const std::unique_ptr<Backend> backend = *MakeCpuBackend(
+            {.numerics = numerics, .threads = threads, .isa = isa});
+        OpTrial actual(*backend, shape);
+        ExpectEqual(many, actual.Run(sequences));
+        ExpectEqual(one, actual.Run({{.past = 20, .tokens = 1}}));
+      }
+    }
+  }
+}
+
+TEST(CpuBackendInt8Test, BlocksStayAsSmallAsTheyAre) {
+  const std::unique_ptr<Backend> backend =
+      *MakeCpuBackend({.numerics = {ActivationType::kInt8, DType::kBf16}});
+  const auto bytes = [&](WeightType type, PackKind kind) {
+    constexpr int64_t kRows = 1 << 18;  // 2 MiB pages hardly count
+    const RawMatrix part(nullptr, type, kRows, 4096);
+    return static_cast<double>(backend->PackedBytes({&part, 1}, {kind, 32})) /
+           static_cast<double>(kRows * RowBytes(type, 4096));
+  };
+  EXPECT_NEAR(bytes(WeightType::kQ8_0, PackKind::kHead), 1, 0.004);
+  EXPECT_NEAR(bytes(WeightType::kQ4_0, PackKind::kGroupSegments), 1, 0.004);
+  EXPECT_NEAR(bytes(WeightType::kQ4_1, PackKind::kHead), 1, 0.004);
+  EXPECT_NEAR(bytes(WeightType::kQ4_K, PackKind::kHead), 1.028, 0.004);
+  EXPECT_NEAR(bytes(WeightType::kQ6_K, PackKind::kEmbedding), 1, 0.004);
+}
+
+TEST(CpuBackendTest, ThreadCountsOutsideTheLimitsAreRefused) {
   EXPECT_THAT(MakeCpuBackend({.numerics = {}, .threads = 0}),
               caravan::testing::HasReason(Reason::kInvalidField));
   EXPECT_THAT(MakeCpuBackend({.numerics = {}, .threads = 257}),
               caravan::testing::HasReason(Reason::kInvalidField));
-  CpuOptions options;
-  options.numerics.activations = DType::kFp16;
-  EXPECT_THAT(MakeCpuBackend(options),
-              caravan::testing::HasReason(Reason::kUnsupportedParameter));
 }
 
 TEST(CpuBackendTest, TheClassNamesTheInstructionSet) {
   for (const CpuIsa isa : AvailableCpuIsas()) {
     const std::string name = Name(isa);
     const CpuOptions rounded = {
-        .numerics = {DType::kBf16, DType::kFp16}, .threads = 1, .isa = isa};
+        .numerics = {ActivationType::kBf16, DType::kFp16},
+        .threads = 1,
+        .isa = isa};
     EXPECT_EQ((*MakeCpuBackend(rounded))->NumericsClass(DType::kBf16),
               "cpu-" + name + "/w:bf16/a:bf16/kv:fp16/v1");
     // The fp32 kernels do not use what avx512bf16 has more than avx512.

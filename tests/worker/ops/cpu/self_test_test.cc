@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "tests/support/status_matchers.h"
 #include "worker/ops/cpu/cpu_backend.h"
@@ -26,11 +27,23 @@ std::string Hex(const std::string& bytes) {
   return text;
 }
 
-constexpr NumericsOptions kFp32Class = {DType::kFp32, DType::kFp32};
-constexpr NumericsOptions kRoundedClasses[] = {{DType::kBf16, DType::kBf16},
-                                               {DType::kFp32, DType::kBf16},
-                                               {DType::kFp32, DType::kFp16}};
-constexpr DType kWeights[] = {DType::kFp32, DType::kBf16, DType::kFp16};
+constexpr NumericsOptions kFp32Class = {ActivationType::kFp32, DType::kFp32};
+constexpr NumericsOptions kInt8Class = {ActivationType::kInt8, DType::kBf16};
+constexpr NumericsOptions kRoundedClasses[] = {
+    {ActivationType::kBf16, DType::kBf16},
+    {ActivationType::kFp32, DType::kBf16},
+    {ActivationType::kFp32, DType::kFp16}};
+const WeightTypes kWeights[] = {DType::kFp32, DType::kBf16, DType::kFp16};
+
+// Of the int8 class; a file of the mixture q4_k_m has two.
+std::vector<WeightTypes> BlockTypes() {
+  std::vector<WeightTypes> all = {WeightType::kQ8_0, WeightType::kQ4_0,
+                                  WeightType::kQ4_1, WeightType::kQ5_0,
+                                  WeightType::kQ5_1, WeightType::kQ5_K};
+  WeightTypes& mixture = all.emplace_back(WeightType::kQ4_K);
+  mixture.Add(WeightType::kQ6_K);
+  return all;
+}
 
 // By class, without the processor: all instruction sets, and the reference,
 // give equal bits in each of them.
@@ -48,11 +61,25 @@ const std::map<std::string, std::string>& Expected() {
        "4468007001b82ffc0f78a69fdc910984da445e80e5be93f51c9624e19d7a2335"},
       {"w:bf16/a:fp32/kv:fp16/v1",
        "57489384cd5c25df853b1e5d5f6e637eaa67929047313ef431781f32d210f109"},
+      {"w:q8_0/a:int8/kv:bf16/v1",
+       "4941e3c356ae9b44aad28bd7b4a7919694d6c05c7a4950941452d01dbbe74799"},
+      {"w:q4_0/a:int8/kv:bf16/v1",
+       "1a9bf706ab4c0846ef1a28f02682a5ccd9c755d9dc3a44724356def582093eef"},
+      {"w:q4_1/a:int8/kv:bf16/v1",
+       "0712863fdf0d6190b1375fb193fea14c03131b930d5175c5851203d3b6f5cdc1"},
+      {"w:q5_0/a:int8/kv:bf16/v1",
+       "db9d6e718e438de981b0f2b905d0107a24f7e8c36bafba7b8fa867f56a8e2549"},
+      {"w:q5_1/a:int8/kv:bf16/v1",
+       "303e7d5ace6a16476e7747d958aad794b37b2679ffa4cc329a08bcf9e76510be"},
+      {"w:q5_k/a:int8/kv:bf16/v1",
+       "06d323de196f450a89c6a62d1d919bc958967e57e26f264acb95ba75f34eb2a2"},
+      {"w:q4_k+q6_k/a:int8/kv:bf16/v1",
+       "0146c03648f007d1c8565949aa866b9cd5986e558eeb2cbc903c6e01cf66ff98"},
   };
   return *expected;
 }
 
-void ExpectFingerprint(Backend* backend, DType weights) {
+void ExpectFingerprint(Backend* backend, WeightTypes weights) {
   ASSERT_OK_AND_ASSIGN(const std::string fingerprint,
                        RunSelfTest(backend, weights));
   EXPECT_EQ(fingerprint.size(), 32u);
@@ -63,15 +90,15 @@ void ExpectFingerprint(Backend* backend, DType weights) {
 }
 
 void ExpectCpuFingerprints(const NumericsOptions& numerics,
-                           std::span<const DType> weights) {
+                           std::span<const WeightTypes> weights) {
   for (const CpuIsa isa : AvailableCpuIsas()) {
     for (const int threads : {1, 3}) {
       ASSERT_OK_AND_ASSIGN(
           const std::unique_ptr<Backend> backend,
           MakeCpuBackend(
               {.numerics = numerics, .threads = threads, .isa = isa}));
-      for (const DType dtype : weights) {
-        ExpectFingerprint(backend.get(), dtype);
+      for (const WeightTypes types : weights) {
+        ExpectFingerprint(backend.get(), types);
       }
     }
   }
@@ -82,16 +109,30 @@ TEST(SelfTestTest, EveryCpuClassHasItsFingerprint) {
 }
 
 TEST(SelfTestTest, EveryRoundedCpuClassHasItsFingerprint) {
-  constexpr DType kBf16Weights[] = {DType::kBf16};
+  const WeightTypes kBf16Weights[] = {DType::kBf16};
   for (const NumericsOptions& numerics : kRoundedClasses) {
     ExpectCpuFingerprints(numerics, kBf16Weights);
+  }
+}
+
+TEST(SelfTestTest, EveryInt8ClassHasItsFingerprint) {
+  ExpectCpuFingerprints(kInt8Class, BlockTypes());
+}
+
+TEST(SelfTestTest, TheReferenceHasTheFingerprintsOfTheInt8Class) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> backend,
+                       MakeReferenceBackend(kInt8Class));
+  for (const WeightTypes types : BlockTypes()) {
+    ExpectFingerprint(backend.get(), types);
   }
 }
 
 TEST(SelfTestTest, TheReferenceHasTheSameFingerprints) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> backend,
                        MakeReferenceBackend(kFp32Class));
-  for (const DType dtype : kWeights) ExpectFingerprint(backend.get(), dtype);
+  for (const WeightTypes types : kWeights) {
+    ExpectFingerprint(backend.get(), types);
+  }
   for (const NumericsOptions& numerics : kRoundedClasses) {
     ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> rounded,
                          MakeReferenceBackend(numerics));

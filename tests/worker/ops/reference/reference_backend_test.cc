@@ -8,15 +8,6 @@
 namespace caravan::worker {
 namespace {
 
-using testing::HasReason;
-using ::testing::HasSubstr;
-
-TEST(ReferenceBackendTest, TypesItDoesNotComputeInAreRefusedByName) {
-  EXPECT_THAT(MakeReferenceBackend({DType::kFp16, DType::kFp32}),
-              HasReason(Reason::kUnsupportedParameter,
-                        HasSubstr("--activations=fp16")));
-}
-
 TEST(ReferenceBackendTest, PackedAndCacheBytesAreThoseAllocated) {
   ASSERT_OK_AND_ASSIGN(const auto backend,
                        MakeReferenceBackend(NumericsOptions()));

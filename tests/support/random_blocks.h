@@ -1,0 +1,34 @@
+// Bytes that a file may hold as weights of a block type.
+#ifndef CARAVAN_TESTS_SUPPORT_RANDOM_BLOCKS_H_
+#define CARAVAN_TESTS_SUPPORT_RANDOM_BLOCKS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "worker/tensor/quantize.h"
+
+namespace caravan::testing {
+
+// `count` elements of a type that has HalfOffsets: any codes; scales of 2^-6
+// to 2^-3, of either sign.
+inline std::vector<std::byte> RandomBlocks(std::mt19937& random,
+                                           worker::WeightType type,
+                                           int64_t count) {
+  std::vector<std::byte> bytes(
+      static_cast<size_t>(worker::RowBytes(type, count)));
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  const size_t block = static_cast<size_t>(worker::InfoOf(type).bytes);
+  for (size_t i = 0; i < bytes.size(); i += block) {
+    for (const int offset : worker::HalfOffsets(type)) {
+      bytes[i + static_cast<size_t>(offset) + 1] =
+          static_cast<std::byte>((random() & 0x80) | (0x24 + random() % 0x10));
+    }
+  }
+  return bytes;
+}
+
+}  // namespace caravan::testing
+
+#endif  // CARAVAN_TESTS_SUPPORT_RANDOM_BLOCKS_H_
