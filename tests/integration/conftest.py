@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import fleet as fleet_module  # noqa: E402
 import suite as suite_module  # noqa: E402
 
 
@@ -34,6 +35,22 @@ def start_suite(tmp_path):
         running.stop()
 
 
+@pytest.fixture
+def start_fleet(tmp_path, request):
+    """Starts fleets that a test may break; ends what is left of them."""
+    started = request.node.fleets = []
+
+    def start(**keywords):
+        folder = tmp_path / f"fleet{len(started)}"
+        folder.mkdir()
+        started.append(fleet_module.Fleet(folder, **keywords))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.destroy()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Shows the ends of the services' logs with a failure."""
@@ -42,3 +59,5 @@ def pytest_runtest_makereport(item, call):
         for value in item.funcargs.values():
             if isinstance(value, suite_module.Suite):
                 report.sections.append(("logs of the suite", value.logs()))
+        for fleet in getattr(item, "fleets", ()):
+            report.sections.append(("logs of the fleet", fleet.logs()))

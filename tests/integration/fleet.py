@@ -10,6 +10,9 @@ from suite import BIN, DEMO_MODEL, MODEL, ROOT, Service, wait_for
 
 import httpx
 
+# What a worker of a busy test machine gets.
+WORKER_FLAGS = ("--threads", 1, "--kv-blocks", 4096)
+
 
 class Member:
     """One process and its later lives; each has the first one's port."""
@@ -85,7 +88,7 @@ class Fleet:
     """Routers, tokenizers and workers behind one gateway."""
 
     def __init__(self, folder, workers=2, routers=1, tokenizers=1,
-                 model=DEMO_MODEL, worker_flags=(), gateway_flags=()):
+                 model=DEMO_MODEL, worker_flags=WORKER_FLAGS, gateway_flags=()):
         self.folder = folder
         self.members = {}
         self.worker_flags = list(worker_flags)
@@ -109,7 +112,8 @@ class Fleet:
              "--tokenizer", self.addresses("tokenizer"), *gateway_flags])
         self.http = self.gateway.ready["http"]
         self.url = f"http://{self.http}"
-        self.await_replicas(workers)
+        if workers:
+            self.await_replicas(workers)
 
     def add(self, name, binary, flags):
         member = Member(self, name, binary, flags)

@@ -8,10 +8,7 @@ import random
 import pytest
 
 from chaos import Chaos, Report, make_requests
-from fleet import Fleet
 from suite import DEMO_MODEL, run_cli
-
-WORKER_FLAGS = ("--threads", 1, "--kv-blocks", 4096)
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +17,6 @@ def small_model(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "small"
     run_cli("make-model", "--shape", "small", "--dtype", "bf16", directory)
     return directory
-
-
-@pytest.fixture
-def start_fleet(tmp_path):
-    """Starts fleets that a test may break."""
-    started = []
-
-    def start(**keywords):
-        folder = tmp_path / f"fleet{len(started)}"
-        folder.mkdir()
-        started.append(Fleet(folder, **keywords))
-        return started[-1]
-
-    yield start
-    for fleet in started:
-        fleet.destroy()
 
 
 def seed_of_run():
@@ -65,8 +46,7 @@ def run_both_models(start_fleet, small_model, width, demo_seconds,
     total = Report()
     for model, seconds, max_tokens in ((DEMO_MODEL, demo_seconds, 400),
                                        (small_model, small_seconds, 80)):
-        fleet = start_fleet(workers=3, routers=2, tokenizers=2, model=model,
-                            worker_flags=WORKER_FLAGS)
+        fleet = start_fleet(workers=3, routers=2, tokenizers=2, model=model)
         total.add(run_chaos(fleet, seed, width, seconds, requests, max_tokens))
         fleet.destroy()
     print(f"chaos: {total}")
