@@ -29,6 +29,28 @@ if(CARAVAN_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
       ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR}
       CCACHE_NOHASHDIR=1 ${CARAVAN_CCACHE})
 endif()
+# The CUDA toolkit, where it is wanted and found; afterwards CARAVAN_HAS_CUDA
+# says whether. nvcc may be in a folder that is not in PATH.
+set(CARAVAN_HAS_CUDA OFF)
+if(CARAVAN_CUDA AND NOT CARAVAN_SANITIZE AND NOT CARAVAN_FUZZ)
+  find_program(CARAVAN_NVCC nvcc PATHS /usr/local/cuda/bin)
+  if(CARAVAN_NVCC)
+    set(CMAKE_CUDA_COMPILER ${CARAVAN_NVCC})
+    set(CMAKE_CUDA_ARCHITECTURES ${CARAVAN_CUDA_ARCHITECTURES})
+    if(CARAVAN_CCACHE)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+    endif()
+    enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know it
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
+    find_package(CUDAToolkit REQUIRED)
+    set(CARAVAN_HAS_CUDA ON)
+  elseif(NOT CARAVAN_CUDA STREQUAL "AUTO")
+    message(FATAL_ERROR "CARAVAN_CUDA=${CARAVAN_CUDA} needs nvcc in PATH")
+  endif()
+endif()
 # mold links a gRPC binary in a fraction of the default linker's time.
 find_program(CARAVAN_MOLD mold)
 if(CARAVAN_MOLD)

@@ -64,6 +64,21 @@ function(caravan_library)
   caravan_compile_options(${arg_NAME} ${scope})
 endfunction()
 
+# Kernels: what nvcc compiles. No contraction of products and sums, no
+# approximations; ptxas says what each kernel takes (tests/gpu/build_report.sh).
+function(caravan_cuda_library)
+  cmake_parse_arguments(arg "" "NAME" "HDRS;SRCS;DEPS" ${ARGN})
+  add_library(${arg_NAME} STATIC ${arg_SRCS})
+  add_library(caravan::${arg_NAME} ALIAS ${arg_NAME})
+  target_sources(
+    ${arg_NAME} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR}
+    FILES ${arg_HDRS})
+  target_include_directories(${arg_NAME} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_compile_options(${arg_NAME} PRIVATE --expt-relaxed-constexpr
+                                             --fmad=false -Xptxas=-v)
+  target_link_libraries(${arg_NAME} PUBLIC ${arg_DEPS} CUDA::cudart_static)
+endfunction()
+
 function(caravan_executable)
   cmake_parse_arguments(arg "" "NAME" "SRCS;DEPS" ${ARGN})
   add_executable(${arg_NAME} ${arg_SRCS})

@@ -45,6 +45,24 @@ struct ScratchSpec {
   int64_t hidden = 0;      // D
   int64_t qkv_rows = 0;    // (H + 2 G) d
   int64_t widest = 0;      // the most columns of a layer's matrix
+  int32_t heads = 0;       // H
+};
+
+// What a step's phases have in common: the spans that their arguments repeat.
+struct StepInputs {
+  std::span<const int32_t> ids;
+  std::span<const int64_t> slots;
+  std::span<const AttentionRow> rows;
+  View<const float> cos;
+  View<const float> sin;
+};
+
+// Memory for arguments of phases.
+class Arena {
+ public:
+  virtual ~Arena() = default;
+  std::byte* data = nullptr;
+  size_t bytes = 0;  // as allocated
 };
 
 // What rows are rounded to before they meet a matrix.
@@ -95,6 +113,26 @@ class Backend {
   virtual absl::Status ReserveScratch(const ScratchSpec& spec) = 0;
   // Bytes of scratch as allocated.
   virtual size_t scratch_bytes() const = 0;
+
+  // Memory that phases reach fastest, for the views of their arguments; zero at
+  // first. A backend that computes elsewhere than on the host takes views of
+  // host memory too, and copies. By default host memory.
+  virtual absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes);
+  // What AllocateArena(bytes) takes.
+  virtual size_t ArenaBytes(size_t bytes) const;
+  // Whether the caller may read and write what AllocateArena gives.
+  virtual bool ArenasAreHostMemory() const { return true; }
+
+  // Promises that these floats, which phases will be given as norms and
+  // biases, stay as and where they are while the backend exists, so that it
+  // can keep a copy of its own.
+  virtual absl::Status Keep(std::span<const float> vector);
+
+  // Between these two, phases that are given one of the step's spans or views
+  // (the same address and size) find it unchanged: it is copied once for all
+  // layers. Optional.
+  virtual absl::Status BeginStep(const StepInputs& inputs);
+  virtual void EndStep() {}
 
   // Whether Embed looks rows up in a matrix packed as kHead too: tied
   // embeddings then need one copy instead of two.

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "worker/ops/host_device.h"
+
 namespace caravan::worker {
 
 // Coefficients of exp(r) for |r| <= ln(2)/2, minimax in the style of Cephes
@@ -28,7 +30,7 @@ struct ExpConstants {
 };
 
 // e^x. NaN gives NaN. The rounding of n is to nearest, ties to even.
-inline float Exp(float x) {
+CARAVAN_HOST_DEVICE inline float Exp(float x) {
   using C = ExpConstants;
   if (x < C::kMin) return 0.0f;
   if (x > C::kMax) return std::numeric_limits<float>::infinity();
@@ -51,7 +53,7 @@ inline float Exp(float x) {
 }
 
 // x / (1 + e^-x).
-inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
+CARAVAN_HOST_DEVICE inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
 // A subnormal as zero of its sign.
 inline float Flush(float x) {
@@ -75,7 +77,7 @@ inline float FlushingFma(float a, float b, float c) {
 
 // e^x in double: Taylor to x^13 on |r| <= ln(2)/2 (remainder below 2^-56).
 // Below -700: 0; above 700: infinity.
-inline double Exp64(double x) {
+CARAVAN_HOST_DEVICE inline double Exp64(double x) {
   if (x < -700.0) return 0.0;
   if (x > 700.0) return std::numeric_limits<double>::infinity();
   if (x != x) return x;
@@ -102,7 +104,7 @@ inline double Exp64(double x) {
 
 // Natural logarithm of a positive, normal x, by atanh series on
 // [sqrt(1/2), sqrt(2)): s = (m - 1) / (m + 1), log m = 2 s (1 + s^2/3 + ...).
-inline double Log64(double x) {
+CARAVAN_HOST_DEVICE inline double Log64(double x) {
   const int64_t bits = std::bit_cast<int64_t>(x);
   int64_t exponent = ((bits >> 52) & 2047) - 1023;
   double m =
@@ -121,7 +123,7 @@ inline double Log64(double x) {
 }
 
 // Natural logarithm of a positive, normal float.
-inline float Log(float x) {
+CARAVAN_HOST_DEVICE inline float Log(float x) {
   return static_cast<float>(Log64(static_cast<double>(x)));
 }
 

@@ -1,0 +1,298 @@
+#include "tests/worker/ops/cuda/emulated_device.h"
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include "common/status/errors.h"
+#include "common/strings.h"
+
+namespace caravan::worker::cuda {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+constexpr size_t kStackBytes = size_t{256} << 10;
+
+enum class FiberState { kRunnable, kAtBarrier, kAtWarp, kDone };
+
+// What a lane gives to the others of its warp.
+struct Operands {
+  uint32_t a[4] = {};
+  uint32_t b[2] = {};
+  float value = 0;
+};
+
+struct Warp {
+  // Two sets in turn: a lane may give the next while others still read.
+  std::array<std::array<Operands, kWarpLanes>, 2> operands;
+};
+
+// Lives from block to block: entered once by ucontext, from then on by jumps,
+// which ask nothing of the kernel.
+struct Fiber {
+  ucontext_t entry = {};
+  jmp_buf place;
+  bool entered = false;
+  std::unique_ptr<std::byte[]> stack;
+  FiberState state = FiberState::kDone;
+  int collectives = 0;
+};
+
+// The block that is running; one at a time in a process.
+struct Block {
+  jmp_buf scheduler;
+  ucontext_t scheduler_entry = {};
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  std::vector<std::byte> shared;
+  std::function<void(int)> body;
+  int current = 0;
+  int x = 0, y = 0, z = 0;
+};
+Block block;
+
+void Yield(FiberState state) {
+  Fiber& fiber = block.fibers[block.current];
+  fiber.state = state;
+  if (_setjmp(fiber.place) == 0) _longjmp(block.scheduler, 1);
+}
+
+void FiberMain() {
+  while (true) {
+    block.body(block.current);
+    Yield(FiberState::kDone);
+  }
+}
+
+void Enter(Fiber& fiber) {
+  fiber.stack = std::make_unique<std::byte[]>(kStackBytes);
+  getcontext(&fiber.entry);
+  fiber.entry.uc_stack.ss_sp = fiber.stack.get();
+  fiber.entry.uc_stack.ss_size = kStackBytes;
+  fiber.entry.uc_link = nullptr;
+  makecontext(&fiber.entry, FiberMain, 0);
+  fiber.entered = true;
+  swapcontext(&block.scheduler_entry, &fiber.entry);
+}
+
+// Runs a fiber until it yields.
+void Resume(int index) {
+  block.current = index;
+  if (_setjmp(block.scheduler) != 0) return;
+  Fiber& fiber = block.fibers[index];
+  if (!fiber.entered) Enter(fiber);
+  _longjmp(fiber.place, 1);
+}
+
+float Low(uint32_t word) { return ToFloat(Bf16{static_cast<uint16_t>(word)}); }
+float High(uint32_t word) {
+  return ToFloat(Bf16{static_cast<uint16_t>(word >> 16)});
+}
+
+class EmulatedThread {
+ public:
+  explicit EmulatedThread(int thread) : thread_(thread) {}
+
+  int thread() const { return thread_; }
+  int lane() const { return thread_ % 32; }
+  int warp() const { return thread_ / 32; }
+  int block_x() const { return block.x; }
+  int block_y() const { return block.y; }
+  int block_z() const { return block.z; }
+  void* shared() const { return block.shared.data(); }
+  void Sync() { Yield(FiberState::kAtBarrier); }
+
+  float ShuffleXor(float value, int mask) {
+    Operands own;
+    own.value = value;
+    return Exchange(own)[lane() ^ mask].value;
+  }
+
+  // PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type": of
+  // A, lane l has rows l / 4 and l / 4 + 8 and columns l % 4 * 2 + {0, 1} and
+  // + 8, registers in the order (row, column), (row + 8, column), (row,
+  // column + 8), (row + 8, column + 8); of B rows l % 4 * 2 + {0, 1} and + 8
+  // of column l / 4; of C rows l / 4 and + 8, columns l % 4 * 2 + {0, 1}.
+  void Mma(float* c, const uint32_t* a, const uint32_t* b) {
+    Operands own;
+    std::memcpy(own.a, a, sizeof(own.a));
+    std::memcpy(own.b, b, sizeof(own.b));
+    const auto& all = Exchange(own);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane() / 4 + (i >= 2 ? 8 : 0);
+      const int column = lane() % 4 * 2 + i % 2;
+      double sum = c[i];
+      for (int k = 0; k < 16; ++k) {
+        sum += static_cast<double>(ElementA(all, row, k)) *
+               ElementB(all, k, column);
+      }
+      c[i] = static_cast<float>(sum);
+    }
+  }
+
+  Words4 LoadStream(const Words4* address) { return *address; }
+
+ private:
+  using Lanes = std::array<Operands, kWarpLanes>;
+
+  const Lanes& Exchange(const Operands& own) {
+    Fiber& fiber = block.fibers[thread_];
+    Lanes& lanes = block.warps[warp()].operands[fiber.collectives++ % 2];
+    lanes[lane()] = own;
+    Yield(FiberState::kAtWarp);
+    return lanes;
+  }
+
+  static float ElementA(const Lanes& lanes, int row, int k) {
+    const int word = (row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0);
+    const uint32_t bits = lanes[row % 8 * 4 + k % 8 / 2].a[word];
+    return k % 2 == 0 ? Low(bits) : High(bits);
+  }
+  static float ElementB(const Lanes& lanes, int k, int column) {
+    const uint32_t bits = lanes[column * 4 + k % 8 / 2].b[k / 8];
+    return k % 2 == 0 ? Low(bits) : High(bits);
+  }
+
+  const int thread_;
+};
+
+void Prepare(int threads, size_t shared_bytes) {
+  if (block.fibers.size() < static_cast<size_t>(threads)) {
+    block.fibers = std::vector<Fiber>(threads);
+  }
+  block.warps.resize((threads + 31) / 32);
+  // What is not initialized is not zero either.
+  block.shared.assign(shared_bytes, std::byte{0xff});
+  for (int i = 0; i < threads; ++i) {
+    block.fibers[i].state = FiberState::kRunnable;
+    block.fibers[i].collectives = 0;
+  }
+}
+
+bool AllIn(int begin, int end, FiberState state) {
+  for (int i = begin; i < end; ++i) {
+    if (block.fibers[i].state != state) return false;
+  }
+  return true;
+}
+
+// Lets those go on whose companions have all come; false where nobody can.
+bool Release(int threads) {
+  bool released = false;
+  for (int warp = 0; warp * 32 < threads; ++warp) {
+    if (!AllIn(warp * 32, warp * 32 + 32, FiberState::kAtWarp)) continue;
+    for (int i = warp * 32; i < warp * 32 + 32; ++i) {
+      block.fibers[i].state = FiberState::kRunnable;
+    }
+    released = true;
+  }
+  if (released) return true;
+  for (int i = 0; i < threads; ++i) {  // threads that ended do not count
+    const FiberState state = block.fibers[i].state;
+    if (state == FiberState::kAtWarp) return false;
+    if (state == FiberState::kAtBarrier) released = true;
+  }
+  for (int i = 0; i < threads; ++i) {
+    if (block.fibers[i].state == FiberState::kAtBarrier) {
+      block.fibers[i].state = FiberState::kRunnable;
+    }
+  }
+  return released;
+}
+
+bool RunBlock(int threads, bool descending) {
+  while (true) {
+    for (int n = 0; n < threads; ++n) {
+      const int i = descending ? threads - 1 - n : n;
+      if (block.fibers[i].state != FiberState::kRunnable) continue;
+      Resume(i);
+    }
+    if (AllIn(0, threads, FiberState::kDone)) return true;
+    if (!Release(threads)) return false;
+  }
+}
+
+template <typename Kernel>
+void RunThread(const void* args, int thread) {
+  EmulatedThread emulated(thread);
+  Kernel::Run(*static_cast<const typename Kernel::Args*>(args), emulated);
+}
+
+using ThreadFunction = void (*)(const void*, int);
+
+struct KernelEntry {
+  ThreadFunction run;
+  int max_threads;
+};
+
+template <typename... Kernels>
+std::vector<KernelEntry> TableOf(KernelList<Kernels...>) {
+  return {{&RunThread<Kernels>, Kernels::kThreads}...};
+}
+
+}  // namespace
+
+absl::StatusOr<void*> EmulatedDevice::Allocate(size_t bytes) {
+  std::vector<std::byte> memory(bytes);
+  std::byte* const begin = memory.data();
+  memory_.emplace(begin + bytes, std::move(memory));
+  return begin;
+}
+
+void EmulatedDevice::Free(void* memory) {
+  const auto found = memory_.upper_bound(static_cast<const std::byte*>(memory));
+  if (found != memory_.end()) memory_.erase(found);
+}
+
+bool EmulatedDevice::Owns(const void* address) const {
+  const auto* const byte = static_cast<const std::byte*>(address);
+  const auto found = memory_.upper_bound(byte);
+  return found != memory_.end() && byte >= found->second.data();
+}
+
+absl::Status EmulatedDevice::Upload(void* target, const void* source,
+                                    size_t bytes) {
+  std::memcpy(target, source, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedDevice::Download(void* target, const void* source,
+                                      size_t bytes) {
+  std::memcpy(target, source, bytes);
+  return absl::OkStatus();
+}
+
+absl::Status EmulatedDevice::LaunchIndex(int index, const LaunchShape& shape,
+                                         const void* args) {
+  static const std::vector<KernelEntry> table = TableOf(AllKernels());
+  const KernelEntry& kernel = table[index];
+  if (shape.threads < 1 || shape.threads > kernel.max_threads ||
+      shape.threads % kWarpLanes != 0 || shape.threads > kMaxThreads ||
+      shape.y > 65535 || shape.z > 65535) {
+    return MakeError(
+        Reason::kInternal,
+        StrCat("launch of kernel ", index, ": ", shape.threads,
+               " threads, grid ", shape.x, " x ", shape.y, " x ", shape.z));
+  }
+  block.body = [&](int thread) { kernel.run(args, thread); };
+  for (int64_t i = 0; i < shape.x * shape.y * shape.z; ++i) {
+    block.x = static_cast<int>(i % shape.x);
+    block.y = static_cast<int>(i / shape.x % shape.y);
+    block.z = static_cast<int>(i / shape.x / shape.y);
+    Prepare(shape.threads, static_cast<size_t>(shape.shared_bytes));
+    if (!RunBlock(shape.threads, options_.descending)) {
+      block.fibers.clear();  // those that wait will never end
+      return MakeError(Reason::kInternal,
+                       StrCat("kernel ", index,
+                              ": threads wait for others that never come"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace caravan::worker::cuda

@@ -1,0 +1,54 @@
+// A device that runs the CUDA backend's kernels on the host, thread by thread:
+// every index, barrier and layout is exercised without a GPU. Threads of a
+// block are fibers that yield where they wait for each other. The tensor
+// cores' instruction is written here from the tables of the PTX ISA, apart
+// from the maps that the kernels use.
+#ifndef CARAVAN_TESTS_WORKER_OPS_CUDA_EMULATED_DEVICE_H_
+#define CARAVAN_TESTS_WORKER_OPS_CUDA_EMULATED_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/ops/cuda/device.h"
+
+namespace caravan::worker::cuda {
+
+struct EmulatedOptions {
+  // Threads run in descending order between barriers: a result that depends on
+  // the order misses a barrier.
+  bool descending = false;
+  int multiprocessors = 2;
+};
+
+// Errors name kernels by their place in AllKernels: barriers that some threads
+// do not reach, blocks with too many threads.
+class EmulatedDevice final : public Device {
+ public:
+  explicit EmulatedDevice(const EmulatedOptions& options) : options_(options) {}
+
+  std::string architecture() const override { return "emulated"; }
+  int multiprocessors() const override { return options_.multiprocessors; }
+  absl::StatusOr<size_t> FreeBytes() override { return size_t{1} << 30; }
+
+  absl::StatusOr<void*> Allocate(size_t bytes) override;
+  void Free(void* memory) override;
+  bool Owns(const void* address) const override;
+  absl::Status Upload(void* target, const void* source, size_t bytes) override;
+  absl::Status Download(void* target, const void* source,
+                        size_t bytes) override;
+  absl::Status LaunchIndex(int index, const LaunchShape& shape,
+                           const void* args) override;
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+ private:
+  const EmulatedOptions options_;
+  std::map<const std::byte*, std::vector<std::byte>> memory_;  // by end
+};
+
+}  // namespace caravan::worker::cuda
+
+#endif  // CARAVAN_TESTS_WORKER_OPS_CUDA_EMULATED_DEVICE_H_

@@ -1,0 +1,558 @@
+#include "worker/ops/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/ops/check.h"
+#include "worker/ops/cuda/geometry.h"
+#include "worker/ops/cuda/step_inputs.h"
+#include "worker/ops/cuda/storage.h"
+#include "worker/ops/sample.h"
+
+namespace caravan::worker::cuda {
+namespace {
+
+using Slot = StepInputsOnDevice::Slot;
+
+struct DeviceArena final : Arena {
+  DeviceBuffer buffer;
+};
+
+const CudaMatrix& Own(const PackedMatrix* matrix) {
+  return *static_cast<const CudaMatrix*>(matrix);
+}
+CudaKv& Own(KvStorage* kv) { return *static_cast<CudaKv*>(kv); }
+const CudaKv& Own(const KvStorage* kv) {
+  return *static_cast<const CudaKv*>(kv);
+}
+
+// Bytes of activations as a product takes them: fragments or floats, whichever
+// is more. Padding of 8 segments is below 8 steps.
+size_t OperandBytes(int64_t tokens, int64_t columns) {
+  const int64_t depth = columns + kMaxSegments * kStepDepth;
+  return std::max(RoundUp(tokens, kMmaTokens) * depth * 2,
+                  tokens * columns * 4);
+}
+
+size_t PartialOutputBytes(int64_t heads, int64_t head_dim) {
+  return sizeof(float) * kPartialSlots * heads * head_dim;
+}
+size_t PartialStatBytes(int64_t heads) {
+  return sizeof(float) * kPartialSlots * heads * 2;
+}
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options)
+      : options_(options),
+        device_(std::move(device)),
+        inputs_(device_.get()),
+        operands_(device_.get()),
+        qkv_(device_.get()),
+        partial_outputs_(device_.get()),
+        partial_stats_(device_.get()) {}
+
+  std::string NumericsClass(WeightTypes weights) const override {
+    return StrCat("cuda-", device_->architecture(), "/w:", Name(weights),
+                  "/a:", Name(options_.numerics.activations),
+                  "/kv:", Name(options_.numerics.kv), "/v1");
+  }
+
+  size_t PackedBytes(std::span<const RawMatrix> parts,
+                     const PackSpec& spec) const override {
+    return DeviceBuffer::AllocatedBytes(
+        LayoutOf(parts, spec, tensor_cores()).bytes());
+  }
+  size_t KvBytes(const KvSpec& spec) const override {
+    return CacheBytes(spec, options_.numerics.kv, fragment_cache());
+  }
+  size_t ScratchBytes(const ScratchSpec& spec) const override;
+  absl::Status ReserveScratch(const ScratchSpec& spec) override;
+  size_t scratch_bytes() const override {
+    return operands_.bytes() + qkv_.bytes() + partial_outputs_.bytes() +
+           partial_stats_.bytes();
+  }
+  absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
+  size_t ArenaBytes(size_t bytes) const override {
+    return DeviceBuffer::AllocatedBytes(bytes);
+  }
+  bool ArenasAreHostMemory() const override { return false; }
+  bool CanEmbedFromHead() const override { return true; }
+
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
+      std::span<const RawMatrix> parts, const PackSpec& spec) override;
+  absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
+      const KvSpec& spec) override;
+  absl::Status Keep(std::span<const float> vector) override {
+    return inputs_.Keep(vector);
+  }
+  absl::Status BeginStep(const StepInputs& inputs) override {
+    return inputs_.Begin(inputs);
+  }
+  void EndStep() override { inputs_.End(); }
+
+  absl::Status Embed(const EmbedArgs& args) override;
+  absl::Status NormQkvRopeStore(const NormQkvRopeStoreArgs& args) override;
+  absl::Status Attend(const AttendArgs& args) override;
+  absl::Status ProjectAdd(const ProjectAddArgs& args) override {
+    return AddProduct(args.a, args.w, args.bias, args.x);
+  }
+  absl::Status NormGateUpSilu(const NormGateUpSiluArgs& args) override;
+  absl::Status DownAdd(const DownAddArgs& args) override {
+    return AddProduct(args.h, args.w, args.bias, args.x);
+  }
+  absl::Status NormHead(const NormHeadArgs& args) override;
+  absl::Status Sample(const SampleArgs& args) override;
+  absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
+
+ private:
+  bool tensor_cores() const {
+    return options_.numerics.activations == ActivationType::kBf16;
+  }
+  bool fragment_cache() const {
+    return tensor_cores() && options_.numerics.kv == DType::kBf16;
+  }
+  int32_t split_keys() const {
+    return tensor_cores() ? MmaAttendKernel::kSplitKeys : kAttentionSplitKeys;
+  }
+
+  // The norm of rows `tokens` of x (all where null), as `w` takes it.
+  absl::StatusOr<DeviceView> Norm(const DeviceView& x, const int32_t* tokens,
+                                  int64_t rows, std::span<const float> norm,
+                                  float epsilon, const CudaMatrix& w);
+  // Activations as `w` takes them.
+  absl::StatusOr<DeviceView> Operand(const DeviceView& x, int64_t tokens,
+                                     const CudaMatrix& w);
+  // x as Norm or Operand gave it.
+  absl::Status Multiply(const DeviceView& x, int64_t tokens,
+                        const CudaMatrix& w, const Epilogue& epilogue);
+  template <int kTokenTiles>
+  absl::Status LaunchMma(const MmaShape& shape, const DeviceView& x,
+                         int64_t tokens, const CudaMatrix& w,
+                         const Epilogue& epilogue);
+  absl::Status AddProduct(const View<const float>& in, const PackedMatrix* w,
+                          std::span<const float> bias, const View<float>& x);
+
+  absl::StatusOr<Partials> PartialsFor(const AttendArgs& args);
+  absl::Status AttendChains(const AttendArgs& args, const DeviceView& q,
+                            const DeviceView& out, const DeviceTables& tables,
+                            const Partials& partials);
+  absl::Status AttendMma(const AttendArgs& args, const DeviceView& q,
+                         const DeviceView& out, const DeviceTables& tables,
+                         const Partials& partials);
+  absl::Status Combine(const AttendArgs& args, const DeviceView& out,
+                       const DeviceTables& tables, const Partials& partials);
+  // One row of logits in host memory.
+  absl::StatusOr<std::span<float>> LogitsRow(const View<float>& logits,
+                                             int32_t row);
+
+  const CudaOptions options_;
+  const std::unique_ptr<Device> device_;
+  StepInputsOnDevice inputs_;
+  Scratch operands_, qkv_, partial_outputs_, partial_stats_;
+  DeviceBuffer staging_;  // of weights; dropped before the first step
+  std::vector<float> logits_row_;
+};
+
+size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
+  const int64_t tokens = spec.max_tokens;
+  // Query heads' columns are at most all of qkv's.
+  return DeviceBuffer::AllocatedBytes(OperandBytes(tokens, spec.widest)) +
+         DeviceBuffer::AllocatedBytes(tokens * spec.qkv_rows * 4) +
+         DeviceBuffer::AllocatedBytes(PartialOutputBytes(1, spec.qkv_rows)) +
+         DeviceBuffer::AllocatedBytes(PartialStatBytes(spec.heads));
+}
+
+absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
+  staging_ = DeviceBuffer();
+  const int64_t tokens = spec.max_tokens;
+  CARAVAN_RETURN_IF_ERROR(
+      operands_.Get(OperandBytes(tokens, spec.widest)).status());
+  CARAVAN_RETURN_IF_ERROR(qkv_.Get(tokens * spec.qkv_rows * 4).status());
+  CARAVAN_RETURN_IF_ERROR(
+      partial_outputs_.Get(PartialOutputBytes(1, spec.qkv_rows)).status());
+  return partial_stats_.Get(PartialStatBytes(spec.heads)).status();
+}
+
+absl::StatusOr<std::unique_ptr<Arena>> CudaBackend::AllocateArena(
+    size_t bytes) {
+  auto arena = std::make_unique<DeviceArena>();
+  CARAVAN_ASSIGN_OR_RETURN(arena->buffer,
+                           DeviceBuffer::Allocate(device_.get(), bytes));
+  arena->data = arena->buffer.As<std::byte>();
+  arena->bytes = arena->buffer.bytes();
+  return arena;
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::Pack(
+    std::span<const RawMatrix> parts, const PackSpec& spec) {
+  CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
+  return PackMatrix(parts, spec, tensor_cores(), options_.staging_bytes,
+                    staging_, device_.get());
+}
+
+absl::StatusOr<std::unique_ptr<KvStorage>> CudaBackend::AllocateKv(
+    const KvSpec& spec) {
+  CARAVAN_RETURN_IF_ERROR(Check(spec));
+  return AllocateCache(spec, options_.numerics.kv, fragment_cache(),
+                       device_.get());
+}
+
+absl::Status CudaBackend::Embed(const EmbedArgs& args) {
+  CARAVAN_ASSIGN_OR_RETURN(const int32_t* const ids, inputs_.Ids(args.ids));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.Out(Slot::kX, args.x));
+  CARAVAN_RETURN_IF_ERROR(device_->Launch<EmbedKernel>(
+      {.x = args.x.rows, .threads = EmbedKernel::kThreads},
+      {.ids = ids,
+       .table = Own(args.table).weights(),
+       .x = x.data,
+       .stride = x.stride}));
+  return inputs_.Finish(x, args.x);
+}
+
+absl::StatusOr<DeviceView> CudaBackend::Norm(
+    const DeviceView& x, const int32_t* tokens, int64_t rows,
+    std::span<const float> norm, float epsilon, const CudaMatrix& w) {
+  const bool fragments = w.layout.fragments;
+  CARAVAN_ASSIGN_OR_RETURN(const float* const weight,
+                           inputs_.Vector(Slot::kNorm, norm));
+  CARAVAN_ASSIGN_OR_RETURN(void* const target,
+                           operands_.Get(OperandBytes(rows, w.cols)));
+  NormKernel::Args kernel = {.x = x.data,
+                             .stride = x.stride,
+                             .tokens = tokens,
+                             .norm = weight,
+                             .epsilon = epsilon,
+                             .rows = static_cast<int32_t>(rows),
+                             .segments = w.layout.segments,
+                             .floats = nullptr,
+                             .fragments = nullptr};
+  if (fragments) {
+    kernel.fragments = static_cast<uint32_t*>(target);
+  } else {
+    kernel.floats = static_cast<float*>(target);
+  }
+  CARAVAN_RETURN_IF_ERROR(device_->Launch<NormKernel>(
+      {.x = fragments ? RoundUp(rows, kMmaTokens) : rows,
+       .threads = NormKernel::kThreads,
+       .shared_bytes = NormKernel::kSharedBytes},
+      kernel));
+  return DeviceView{static_cast<float*>(target), w.cols};
+}
+
+absl::StatusOr<DeviceView> CudaBackend::Operand(const DeviceView& x,
+                                                int64_t tokens,
+                                                const CudaMatrix& w) {
+  if (!w.layout.fragments) return x;
+  CARAVAN_ASSIGN_OR_RETURN(void* const target,
+                           operands_.Get(OperandBytes(tokens, w.cols)));
+  CARAVAN_RETURN_IF_ERROR(device_->Launch<PackActivationsKernel>(
+      {.x = RoundUp(tokens, kMmaTokens),
+       .threads = PackActivationsKernel::kThreads},
+      {.x = x.data,
+       .stride = x.stride,
+       .tokens = static_cast<int32_t>(tokens),
+       .segments = w.layout.segments,
+       .target = static_cast<uint32_t*>(target)}));
+  return DeviceView{static_cast<float*>(target), w.cols};
+}
+
+template <int kTokenTiles>
+absl::Status CudaBackend::LaunchMma(const MmaShape& shape, const DeviceView& x,
+                                    int64_t tokens, const CudaMatrix& w,
+                                    const Epilogue& epilogue) {
+  return device_->Launch<MmaGemmKernel<kTokenTiles>>(
+      shape.launch, {.w = w.weights(),
+                     .x = reinterpret_cast<const Words4*>(x.data),
+                     .tokens = static_cast<int32_t>(tokens),
+                     .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
+                     .warps = shape.warps,
+                     .epilogue = epilogue});
+}
+
+absl::Status CudaBackend::Multiply(const DeviceView& x, int64_t tokens,
+                                   const CudaMatrix& w,
+                                   const Epilogue& epilogue) {
+  if (tokens == 0) return absl::OkStatus();
+  if (!w.layout.fragments) {
+    return device_->Launch<ChainGemmKernel>(
+        {.x = CeilDiv(epilogue.columns, ChainGemmKernel::kRows),
+         .y = CeilDiv(tokens, ChainGemmKernel::kTokens),
+         .threads = ChainGemmKernel::kThreads,
+         .shared_bytes = ChainGemmKernel::kSharedBytes},
+        {.w = w.weights(),
+         .x = x.data,
+         .stride = x.stride,
+         .tokens = static_cast<int32_t>(tokens),
+         .epilogue = epilogue});
+  }
+  const MmaShape shape = ShapeOfMma(w.layout.row_tiles, w.layout.segments.count,
+                                    tokens, device_->multiprocessors());
+  switch (shape.token_tiles) {
+    case 1:
+      return LaunchMma<1>(shape, x, tokens, w, epilogue);
+    case 2:
+      return LaunchMma<2>(shape, x, tokens, w, epilogue);
+    case 4:
+      return LaunchMma<4>(shape, x, tokens, w, epilogue);
+    default:
+      return LaunchMma<8>(shape, x, tokens, w, epilogue);
+  }
+}
+
+absl::Status CudaBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
+  const int64_t tokens = args.x.rows;
+  if (tokens == 0) return absl::OkStatus();
+  const CudaMatrix& w = Own(args.qkv);
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const DeviceView normed,
+      Norm(x, nullptr, tokens, args.norm, args.epsilon, w));
+  CARAVAN_ASSIGN_OR_RETURN(void* const qkv, qkv_.Get(tokens * w.rows * 4));
+  Epilogue epilogue;
+  CARAVAN_ASSIGN_OR_RETURN(epilogue.bias,
+                           inputs_.Vector(Slot::kBias, args.bias));
+  epilogue.out = static_cast<float*>(qkv);
+  epilogue.stride = w.rows;
+  epilogue.columns = static_cast<int32_t>(w.rows);
+  CARAVAN_RETURN_IF_ERROR(Multiply(normed, tokens, w, epilogue));
+
+  CARAVAN_ASSIGN_OR_RETURN(const float* const cos, inputs_.Cos(args.cos));
+  CARAVAN_ASSIGN_OR_RETURN(const float* const sin, inputs_.Sin(args.sin));
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t* const slots,
+                           inputs_.Slots(args.slots));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView q, inputs_.Out(Slot::kQ, args.q));
+  CARAVAN_RETURN_IF_ERROR(
+      device_->Launch<RopeStoreKernel>({.x = tokens,
+                                        .y = args.heads + 2 * args.kv_heads,
+                                        .threads = RopeStoreKernel::kThreads},
+                                       {.qkv = epilogue.out,
+                                        .stride = epilogue.stride,
+                                        .cos = cos,
+                                        .sin = sin,
+                                        .slots = slots,
+                                        .layer = args.layer,
+                                        .heads = args.heads,
+                                        .cache = Own(args.kv).cache,
+                                        .q = q.data,
+                                        .q_stride = q.stride}));
+  return inputs_.Finish(q, args.q);
+}
+
+absl::StatusOr<Partials> CudaBackend::PartialsFor(const AttendArgs& args) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      void* const outputs,
+      partial_outputs_.Get(PartialOutputBytes(args.heads, args.head_dim)));
+  CARAVAN_ASSIGN_OR_RETURN(void* const stats,
+                           partial_stats_.Get(PartialStatBytes(args.heads)));
+  return Partials{static_cast<float*>(outputs), static_cast<float*>(stats)};
+}
+
+absl::Status CudaBackend::Attend(const AttendArgs& args) {
+  if (args.q.rows == 0) return absl::OkStatus();
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView q, inputs_.In(Slot::kQ, args.q));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView out,
+                           inputs_.Out(Slot::kOut, args.out));
+  const TileShape tile = ShapeOfTile(args.heads, args.kv_heads);
+  CARAVAN_ASSIGN_OR_RETURN(
+      const DeviceTables* const tables,
+      inputs_.Tables(args.rows, {split_keys(), tile.tokens}));
+  CARAVAN_ASSIGN_OR_RETURN(const Partials partials, PartialsFor(args));
+  CARAVAN_RETURN_IF_ERROR(fragment_cache()
+                              ? AttendMma(args, q, out, *tables, partials)
+                              : AttendChains(args, q, out, *tables, partials));
+  CARAVAN_RETURN_IF_ERROR(Combine(args, out, *tables, partials));
+  return inputs_.Finish(out, args.out);
+}
+
+absl::Status CudaBackend::AttendChains(const AttendArgs& args,
+                                       const DeviceView& q,
+                                       const DeviceView& out,
+                                       const DeviceTables& tables,
+                                       const Partials& partials) {
+  return device_->Launch<ChainAttendKernel>(
+      {.x = args.q.rows,
+       .y = args.heads,
+       .z = tables.host.max_splits,
+       .threads = ChainAttendKernel::kThreads,
+       .shared_bytes =
+           ChainAttendKernel::SharedBytes(args.head_dim, split_keys())},
+      {.q = q.data,
+       .stride = q.stride,
+       .places = tables.places,
+       .blocks = tables.blocks,
+       .cache = Own(args.kv).cache,
+       .layer = args.layer,
+       .heads = args.heads,
+       .split_keys = split_keys(),
+       .scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim)),
+       .partials = partials,
+       .out = out.data,
+       .out_stride = out.stride});
+}
+
+absl::Status CudaBackend::AttendMma(const AttendArgs& args, const DeviceView& q,
+                                    const DeviceView& out,
+                                    const DeviceTables& tables,
+                                    const Partials& partials) {
+  const TileShape tile = ShapeOfTile(args.heads, args.kv_heads);
+  const Cache& cache = Own(args.kv).cache;
+  return device_->Launch<MmaAttendKernel>(
+      {.x = static_cast<int64_t>(tables.host.tiles.size()),
+       .y = args.kv_heads * tile.chunks,
+       .z = tables.host.max_splits,
+       .threads = MmaAttendKernel::kThreads,
+       .shared_bytes = MmaAttendKernel::SharedBytes(cache.width())},
+      {.q = q.data,
+       .stride = q.stride,
+       .tiles = tables.tiles,
+       .places = tables.places,
+       .blocks = tables.blocks,
+       .cache = cache,
+       .layer = args.layer,
+       .heads = args.heads,
+       .chunk = tile.chunk_heads,
+       .scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim)),
+       .partials = partials,
+       .out = out.data,
+       .out_stride = out.stride});
+}
+
+absl::Status CudaBackend::Combine(const AttendArgs& args, const DeviceView& out,
+                                  const DeviceTables& tables,
+                                  const Partials& partials) {
+  if (tables.host.partial_count == 0) return absl::OkStatus();
+  return device_->Launch<CombineKernel>(
+      {.x = args.q.rows, .y = args.heads, .threads = CombineKernel::kThreads},
+      {.places = tables.places,
+       .partials = partials,
+       .heads = args.heads,
+       .head_dim = args.head_dim,
+       .split_keys = split_keys(),
+       .out = out.data,
+       .stride = out.stride});
+}
+
+absl::Status CudaBackend::AddProduct(const View<const float>& in,
+                                     const PackedMatrix* matrix,
+                                     std::span<const float> bias,
+                                     const View<float>& x) {
+  const CudaMatrix& w = Own(matrix);
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView a, inputs_.In(Slot::kQ, in));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView operand, Operand(a, in.rows, w));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView target, inputs_.In(Slot::kX, x));
+  Epilogue epilogue;
+  epilogue.mode = EpilogueMode::kAdd;
+  CARAVAN_ASSIGN_OR_RETURN(epilogue.bias, inputs_.Vector(Slot::kBias, bias));
+  epilogue.out = target.data;
+  epilogue.stride = target.stride;
+  epilogue.columns = static_cast<int32_t>(w.rows);
+  CARAVAN_RETURN_IF_ERROR(Multiply(operand, in.rows, w, epilogue));
+  return inputs_.Finish(target, x);
+}
+
+absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
+  const CudaMatrix& w = Own(args.gate_up);
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const DeviceView normed,
+      Norm(x, nullptr, args.x.rows, args.norm, args.epsilon, w));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView out,
+                           inputs_.Out(Slot::kOut, args.out));
+  Epilogue epilogue;
+  epilogue.mode = EpilogueMode::kSilu;
+  CARAVAN_ASSIGN_OR_RETURN(epilogue.bias,
+                           inputs_.Vector(Slot::kBias, args.gate_bias));
+  CARAVAN_ASSIGN_OR_RETURN(epilogue.up_bias,
+                           inputs_.Vector(Slot::kUpBias, args.up_bias));
+  epilogue.out = out.data;
+  epilogue.stride = out.stride;
+  epilogue.columns = static_cast<int32_t>(args.out.cols);
+  CARAVAN_RETURN_IF_ERROR(Multiply(normed, args.x.rows, w, epilogue));
+  return inputs_.Finish(out, args.out);
+}
+
+absl::Status CudaBackend::NormHead(const NormHeadArgs& args) {
+  const int64_t rows = std::ssize(args.tokens);
+  if (rows == 0) return absl::OkStatus();
+  const CudaMatrix& w = Own(args.head);
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
+  CARAVAN_ASSIGN_OR_RETURN(const int32_t* const tokens,
+                           inputs_.Tokens(args.tokens));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView normed,
+                           Norm(x, tokens, rows, args.norm, args.epsilon, w));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView logits,
+                           inputs_.Out(Slot::kOut, args.logits));
+  Epilogue epilogue;
+  epilogue.out = logits.data;
+  epilogue.stride = logits.stride;
+  epilogue.columns = static_cast<int32_t>(w.rows);
+  CARAVAN_RETURN_IF_ERROR(Multiply(normed, rows, w, epilogue));
+  return inputs_.Finish(logits, args.logits);
+}
+
+absl::StatusOr<std::span<float>> CudaBackend::LogitsRow(
+    const View<float>& logits, int32_t row) {
+  const size_t count = static_cast<size_t>(logits.cols);
+  if (!device_->Owns(logits.data)) {
+    return std::span<float>(logits.row(row), count);
+  }
+  logits_row_.resize(count);
+  CARAVAN_RETURN_IF_ERROR(device_->Download(logits_row_.data(), logits.row(row),
+                                            count * sizeof(float)));
+  return std::span<float>(logits_row_);
+}
+
+absl::Status CudaBackend::Sample(const SampleArgs& args) {
+  for (size_t i = 0; i < args.scores.size(); ++i) {
+    const ScoreRow& row = args.scores[i];
+    CARAVAN_ASSIGN_OR_RETURN(const std::span<float> logits,
+                             LogitsRow(args.logits, row.logits_row));
+    args.scored[i] = ScoreToken(logits, row.token_id, row.candidate_count);
+  }
+  for (size_t i = 0; i < args.samples.size(); ++i) {
+    CARAVAN_ASSIGN_OR_RETURN(
+        const std::span<float> logits,
+        LogitsRow(args.logits, args.samples[i].logits_row));
+    args.sampled[i] = SampleToken(logits, args.samples[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::CopyBlocks(const CopyBlocksArgs& args) {
+  CudaKv& kv = Own(args.kv);
+  const int64_t block_words =
+      kv.block_elements() * static_cast<int64_t>(SizeOf(kv.cache.dtype)) / 4;
+  for (const BlockCopy& copy : args.copies) {
+    if (copy.source == copy.target) continue;
+    CARAVAN_RETURN_IF_ERROR(device_->Launch<CopyBlockKernel>(
+        {.x = kv.layers,
+         .y = CeilDiv(block_words, CopyBlockKernel::kWords),
+         .threads = CopyBlockKernel::kThreads},
+        {.data = static_cast<uint32_t*>(kv.cache.data),
+         .layer_words = block_words * kv.block_count,
+         .block_words = block_words,
+         .source = copy.source,
+         .target = copy.target}));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
+    std::unique_ptr<Device> device, const CudaOptions& options) {
+  if (options.numerics.activations == ActivationType::kInt8) {
+    return UnsupportedError("--activations=int8",
+                            "the cuda backend has fp32 and bf16 activations");
+  }
+  return std::make_unique<CudaBackend>(std::move(device), options);
+}
+
+}  // namespace caravan::worker::cuda

@@ -1,0 +1,38 @@
+// Every kernel, once: devices make their tables from this list, so the order
+// is that of KernelId.
+#ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
+#define CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
+
+#include "worker/ops/cuda/kernels/chain_attention.h"
+#include "worker/ops/cuda/kernels/chain_gemm.h"
+#include "worker/ops/cuda/kernels/elementwise.h"
+#include "worker/ops/cuda/kernels/mma_attention.h"
+#include "worker/ops/cuda/kernels/mma_gemm.h"
+#include "worker/ops/cuda/kernels/norm.h"
+
+namespace caravan::worker::cuda {
+
+template <typename... Kernels>
+struct KernelList {
+  static constexpr int kCount = sizeof...(Kernels);
+
+  // The place of K in the list.
+  template <typename K>
+  static constexpr int IndexOf() {
+    constexpr bool kSame[] = {std::is_same_v<K, Kernels>...};
+    int index = 0;
+    while (!kSame[index]) ++index;
+    return index;
+  }
+};
+
+using AllKernels =
+    KernelList<EmbedKernel, PackWeightsKernel, PackActivationsKernel,
+               RopeStoreKernel, CopyBlockKernel, NormKernel, ChainGemmKernel,
+               ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
+               MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
+               MmaAttendKernel>;
+
+}  // namespace caravan::worker::cuda
+
+#endif  // CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_

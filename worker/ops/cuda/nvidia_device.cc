@@ -1,0 +1,313 @@
+#include "worker/ops/cuda/nvidia_device.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/ops/cuda/cuda_backend.h"
+#include "worker/ops/cuda/kernels.h"
+
+namespace caravan::worker {
+namespace cuda {
+namespace {
+
+// Uploads go through a ring of pinned buffers: the copy engine reads one while
+// the next is filled.
+constexpr size_t kPinnedBytes = size_t{16} << 20;
+constexpr size_t kPinnedCount = 4;
+
+// An error of the runtime as a status: what was called and what it said.
+absl::Status StatusOf(cudaError_t error, std::string_view call) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  const std::string name = cudaGetErrorName(error);
+  const std::string text =
+      StrCat(call, ": ", name, ": ", std::string(cudaGetErrorString(error)));
+  const Reason reason = error == cudaErrorMemoryAllocation ? Reason::kMemoryPlan
+                                                           : Reason::kInternal;
+  return MakeError(reason, text, {{"cuda_error", name}});
+}
+
+#define CARAVAN_RETURN_IF_CUDA_ERROR(call) \
+  CARAVAN_RETURN_IF_ERROR(StatusOf((call), #call))
+
+class Stream {
+ public:
+  ~Stream() {
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  }
+  absl::Status Create() {
+    CARAVAN_RETURN_IF_CUDA_ERROR(
+        cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    return absl::OkStatus();
+  }
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// Page-locked host memory, and when the device has read it.
+class PinnedBuffer {
+ public:
+  ~PinnedBuffer() {
+    if (read_ != nullptr) cudaEventDestroy(read_);
+    if (data_ != nullptr) cudaFreeHost(data_);
+  }
+  absl::Status Create() {
+    CARAVAN_RETURN_IF_CUDA_ERROR(
+        cudaHostAlloc(&data_, kPinnedBytes, cudaHostAllocDefault));
+    CARAVAN_RETURN_IF_CUDA_ERROR(
+        cudaEventCreateWithFlags(&read_, cudaEventDisableTiming));
+    return absl::OkStatus();
+  }
+  absl::Status WaitUntilRead() const {
+    CARAVAN_RETURN_IF_CUDA_ERROR(cudaEventSynchronize(read_));
+    return absl::OkStatus();
+  }
+  absl::Status Upload(void* target, size_t bytes, const Stream& stream) const {
+    CARAVAN_RETURN_IF_CUDA_ERROR(cudaMemcpyAsync(
+        target, data_, bytes, cudaMemcpyHostToDevice, stream.get()));
+    CARAVAN_RETURN_IF_CUDA_ERROR(cudaEventRecord(read_, stream.get()));
+    return absl::OkStatus();
+  }
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+  cudaEvent_t read_ = nullptr;
+};
+
+class NvidiaDevice final : public Device {
+ public:
+  explicit NvidiaDevice(int32_t ordinal) : ordinal_(ordinal) {}
+  ~NvidiaDevice() override { cudaStreamSynchronize(stream_.get()); }
+
+  absl::Status Open();
+
+  std::string architecture() const override { return architecture_; }
+  int multiprocessors() const override { return multiprocessors_; }
+  absl::StatusOr<size_t> FreeBytes() override;
+  absl::StatusOr<void*> Allocate(size_t bytes) override;
+  void Free(void* memory) override;
+  bool Owns(const void* address) const override;
+  absl::Status Upload(void* target, const void* source, size_t bytes) override;
+  absl::Status Download(void* target, const void* source,
+                        size_t bytes) override;
+  absl::Status LaunchIndex(int index, const LaunchShape& shape,
+                           const void* args) override;
+  absl::Status Synchronize() override;
+
+ private:
+  // The first failure, which every later call gives again.
+  absl::Status Sticky(absl::Status status);
+  // The calling thread may be another than the one before.
+  absl::Status Select();
+  absl::Status UploadPiece(std::byte* target, const std::byte* source,
+                           size_t bytes);
+  absl::Status AllowSharedBytes();
+
+  const int32_t ordinal_;
+  std::string architecture_;
+  int multiprocessors_ = 0;
+  int64_t most_shared_bytes_ = 0;  // of a block
+  Stream stream_;
+  std::array<PinnedBuffer, kPinnedCount> pinned_;
+  size_t next_pinned_ = 0;
+  std::map<const std::byte*, size_t> memory_;  // by end
+  absl::Status failure_;
+};
+
+absl::StatusOr<int> Attribute(cudaDeviceAttr attribute, int32_t ordinal) {
+  int value = 0;
+  CARAVAN_RETURN_IF_CUDA_ERROR(
+      cudaDeviceGetAttribute(&value, attribute, ordinal));
+  return value;
+}
+
+absl::Status NvidiaDevice::Open() {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  CARAVAN_ASSIGN_OR_RETURN(
+      const int major, Attribute(cudaDevAttrComputeCapabilityMajor, ordinal_));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const int minor, Attribute(cudaDevAttrComputeCapabilityMinor, ordinal_));
+  architecture_ = StrCat("sm", major, minor);
+  CARAVAN_ASSIGN_OR_RETURN(multiprocessors_,
+                           Attribute(cudaDevAttrMultiProcessorCount, ordinal_));
+  CARAVAN_ASSIGN_OR_RETURN(
+      most_shared_bytes_,
+      Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
+  CARAVAN_RETURN_IF_ERROR(stream_.Create());
+  for (PinnedBuffer& buffer : pinned_) {
+    CARAVAN_RETURN_IF_ERROR(buffer.Create());
+  }
+  return AllowSharedBytes();
+}
+
+// Also finds kernels that this build does not have for the device.
+absl::Status NvidiaDevice::AllowSharedBytes() {
+  for (int i = 0; i < AllKernels::kCount; ++i) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error =
+        cudaFuncGetAttributes(&attributes, KernelFunction(i));
+    if (error != cudaSuccess) {
+      return UnsupportedError(
+          "--device=cuda",
+          StrCat("this build has no kernels for ", architecture_, " (",
+                 std::string(cudaGetErrorName(error)), ")"));
+    }
+    const int64_t dynamic =
+        most_shared_bytes_ - static_cast<int64_t>(attributes.sharedSizeBytes);
+    CARAVAN_RETURN_IF_CUDA_ERROR(cudaFuncSetAttribute(
+        KernelFunction(i), cudaFuncAttributeMaxDynamicSharedMemorySize,
+        static_cast<int>(dynamic)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NvidiaDevice::Sticky(absl::Status status) {
+  if (failure_.ok()) failure_ = std::move(status);
+  return failure_;
+}
+
+absl::Status NvidiaDevice::Select() {
+  CARAVAN_RETURN_IF_ERROR(failure_);
+  return Sticky(StatusOf(cudaSetDevice(ordinal_), "cudaSetDevice"));
+}
+
+absl::StatusOr<size_t> NvidiaDevice::FreeBytes() {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  size_t free = 0;
+  size_t total = 0;
+  CARAVAN_RETURN_IF_ERROR(
+      Sticky(StatusOf(cudaMemGetInfo(&free, &total), "cudaMemGetInfo")));
+  return free;
+}
+
+absl::StatusOr<void*> NvidiaDevice::Allocate(size_t bytes) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, bytes);
+  if (error == cudaErrorMemoryAllocation) {  // not sticky: it can be handled
+    cudaGetLastError();
+    return StatusOf(error, StrCat("cudaMalloc of ", bytes, " bytes"));
+  }
+  CARAVAN_RETURN_IF_ERROR(Sticky(StatusOf(error, "cudaMalloc")));
+  CARAVAN_RETURN_IF_ERROR(Sticky(StatusOf(
+      cudaMemsetAsync(memory, 0, bytes, stream_.get()), "cudaMemsetAsync")));
+  memory_.emplace(static_cast<const std::byte*>(memory) + bytes, bytes);
+  return memory;
+}
+
+void NvidiaDevice::Free(void* memory) {
+  const auto found = memory_.upper_bound(static_cast<const std::byte*>(memory));
+  if (found != memory_.end()) memory_.erase(found);
+  cudaStreamSynchronize(stream_.get());  // kernels may still read it
+  cudaFree(memory);
+}
+
+bool NvidiaDevice::Owns(const void* address) const {
+  const auto* const byte = static_cast<const std::byte*>(address);
+  const auto found = memory_.upper_bound(byte);
+  return found != memory_.end() && byte >= found->first - found->second;
+}
+
+absl::Status NvidiaDevice::UploadPiece(std::byte* target,
+                                       const std::byte* source, size_t bytes) {
+  const PinnedBuffer& buffer = pinned_[next_pinned_];
+  next_pinned_ = (next_pinned_ + 1) % kPinnedCount;
+  CARAVAN_RETURN_IF_ERROR(buffer.WaitUntilRead());
+  std::memcpy(buffer.data(), source, bytes);
+  return buffer.Upload(target, bytes, stream_);
+}
+
+absl::Status NvidiaDevice::Upload(void* target, const void* source,
+                                  size_t bytes) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  for (size_t done = 0; done < bytes; done += kPinnedBytes) {
+    CARAVAN_RETURN_IF_ERROR(
+        Sticky(UploadPiece(static_cast<std::byte*>(target) + done,
+                           static_cast<const std::byte*>(source) + done,
+                           std::min(kPinnedBytes, bytes - done))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NvidiaDevice::Download(void* target, const void* source,
+                                    size_t bytes) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  CARAVAN_RETURN_IF_ERROR(
+      Sticky(StatusOf(cudaMemcpyAsync(target, source, bytes,
+                                      cudaMemcpyDeviceToHost, stream_.get()),
+                      "cudaMemcpyAsync to the host")));
+  return Synchronize();
+}
+
+absl::Status NvidiaDevice::LaunchIndex(int index, const LaunchShape& shape,
+                                       const void* args) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  if (shape.shared_bytes > most_shared_bytes_) {
+    return MakeError(
+        Reason::kInternal,
+        StrCat("shared memory of kernel ", index, " must be at most ",
+               most_shared_bytes_, " bytes; got ", shape.shared_bytes));
+  }
+  void* parameters[] = {const_cast<void*>(args)};
+  const dim3 grid(static_cast<unsigned>(shape.x),
+                  static_cast<unsigned>(shape.y),
+                  static_cast<unsigned>(shape.z));
+  const cudaError_t error = cudaLaunchKernel(
+      KernelFunction(index), grid, dim3(static_cast<unsigned>(shape.threads)),
+      parameters, static_cast<size_t>(shape.shared_bytes), stream_.get());
+  return Sticky(StatusOf(error, StrCat("launch of kernel ", index)));
+}
+
+absl::Status NvidiaDevice::Synchronize() {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  return Sticky(
+      StatusOf(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(int32_t ordinal) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
+    return UnsupportedError(
+        "--device=cuda",
+        StrCat("this machine has ", count, " CUDA devices",
+               error == cudaSuccess
+                   ? std::string()
+                   : StrCat(" (", std::string(cudaGetErrorString(error)), ")"),
+               "; use cpu"));
+  }
+  auto device = std::make_unique<NvidiaDevice>(ordinal);
+  CARAVAN_RETURN_IF_ERROR(device->Open());
+  return device;
+}
+
+}  // namespace cuda
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
+    const CudaOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
+                           cuda::OpenNvidiaDevice(options.device));
+  return cuda::MakeBackendOn(std::move(device), options);
+}
+
+absl::StatusOr<size_t> CudaFreeBytes(const CudaOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device,
+                           cuda::OpenNvidiaDevice(options.device));
+  return device->FreeBytes();
+}
+
+}  // namespace caravan::worker

@@ -1,0 +1,194 @@
+#include "worker/ops/cuda/step_inputs.h"
+
+#include <cstring>
+#include <utility>
+
+#include "common/status/status_macros.h"
+#include "worker/ops/cuda/cuda_backend.h"
+
+namespace caravan::worker::cuda {
+namespace {
+
+// Elements of a view from its first to its last.
+template <typename T>
+size_t BytesOf(const View<T>& view) {
+  if (view.rows == 0) return 0;
+  return ((view.rows - 1) * view.stride + view.cols) * sizeof(T);
+}
+
+// Bytes of a list, rounded up so that what follows it is aligned.
+template <typename T>
+size_t Aligned(const std::vector<T>& list) {
+  return RoundUp(static_cast<int64_t>(list.size() * sizeof(T)), 16);
+}
+
+template <typename T>
+T* Append(const std::vector<T>& list, void* memory, size_t& offset,
+          std::vector<std::byte>& bytes) {
+  std::memcpy(bytes.data() + offset, list.data(), list.size() * sizeof(T));
+  T* const target =
+      reinterpret_cast<T*>(static_cast<std::byte*>(memory) + offset);
+  offset += Aligned(list);
+  return target;
+}
+
+}  // namespace
+
+absl::StatusOr<void*> Scratch::Get(size_t bytes) {
+  if (buffer_.bytes() < bytes) {
+    buffer_ = DeviceBuffer();
+    CARAVAN_ASSIGN_OR_RETURN(buffer_, DeviceBuffer::Allocate(device_, bytes));
+  }
+  return buffer_.data();
+}
+
+StepInputsOnDevice::StepInputsOnDevice(Device* device)
+    : device_(*device),
+      ids_(device),
+      places_of_tokens_(device),
+      cos_(device),
+      sin_(device),
+      tables_memory_(device) {
+  for (int i = 0; i < kSlotCount; ++i) slots_.emplace_back(device);
+}
+
+absl::Status StepInputsOnDevice::Keep(std::span<const float> vector) {
+  if (vector.empty()) return absl::OkStatus();
+  CARAVAN_ASSIGN_OR_RETURN(
+      DeviceBuffer buffer,
+      DeviceBuffer::Allocate(&device_, vector.size() * sizeof(float)));
+  CARAVAN_RETURN_IF_ERROR(device_.Upload(buffer.data(), vector.data(),
+                                         vector.size() * sizeof(float)));
+  kept_[vector.data()] = std::move(buffer);
+  return absl::OkStatus();
+}
+
+absl::Status StepInputsOnDevice::Begin(const StepInputs&) {
+  active_ = true;
+  for (Shared* const shared : {&ids_, &places_of_tokens_, &cos_, &sin_}) {
+    shared->fresh = false;
+  }
+  tables_fresh_ = false;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<void*> StepInputsOnDevice::Copy(Scratch& scratch,
+                                               const void* host, size_t bytes) {
+  CARAVAN_ASSIGN_OR_RETURN(void* const data, scratch.Get(bytes));
+  if (bytes > 0) CARAVAN_RETURN_IF_ERROR(device_.Upload(data, host, bytes));
+  return data;
+}
+
+absl::StatusOr<void*> StepInputsOnDevice::CopyShared(Shared& shared,
+                                                     const void* host,
+                                                     size_t bytes) {
+  if (active_ && shared.fresh && shared.host == host && shared.bytes == bytes) {
+    return shared.data;
+  }
+  CARAVAN_ASSIGN_OR_RETURN(shared.data, Copy(shared.scratch, host, bytes));
+  shared.host = host;
+  shared.bytes = bytes;
+  shared.fresh = true;
+  return shared.data;
+}
+
+absl::StatusOr<DeviceView> StepInputsOnDevice::In(
+    Slot slot, const View<const float>& view) {
+  if (device_.Owns(view.data)) {
+    return DeviceView{const_cast<float*>(view.data), view.stride};
+  }
+  CARAVAN_ASSIGN_OR_RETURN(void* const data,
+                           Copy(slots_[slot], view.data, BytesOf(view)));
+  return DeviceView{static_cast<float*>(data), view.stride};
+}
+
+absl::StatusOr<DeviceView> StepInputsOnDevice::Out(Slot slot,
+                                                   const View<float>& view) {
+  if (device_.Owns(view.data)) return DeviceView{view.data, view.stride};
+  // Rows may have gaps that are not ours: they are copied there and back.
+  if (view.stride != view.cols) return In(slot, view);
+  CARAVAN_ASSIGN_OR_RETURN(void* const data, slots_[slot].Get(BytesOf(view)));
+  return DeviceView{static_cast<float*>(data), view.stride};
+}
+
+absl::Status StepInputsOnDevice::Finish(const DeviceView& device,
+                                        const View<float>& view) {
+  if (device.data == view.data || view.rows == 0) return absl::OkStatus();
+  return device_.Download(view.data, device.data, BytesOf(view));
+}
+
+absl::StatusOr<const float*> StepInputsOnDevice::Vector(
+    Slot slot, std::span<const float> vector) {
+  if (vector.empty()) return nullptr;
+  const auto found = kept_.find(vector.data());
+  if (found != kept_.end()) return found->second.As<const float>();
+  CARAVAN_ASSIGN_OR_RETURN(
+      void* const data,
+      Copy(slots_[slot], vector.data(), vector.size() * sizeof(float)));
+  return static_cast<const float*>(data);
+}
+
+absl::StatusOr<const int32_t*> StepInputsOnDevice::Tokens(
+    std::span<const int32_t> tokens) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      void* const data,
+      Copy(slots_[kTokens], tokens.data(), tokens.size() * sizeof(int32_t)));
+  return static_cast<const int32_t*>(data);
+}
+
+absl::StatusOr<const int32_t*> StepInputsOnDevice::Ids(
+    std::span<const int32_t> ids) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      void* const data,
+      CopyShared(ids_, ids.data(), ids.size() * sizeof(int32_t)));
+  return static_cast<const int32_t*>(data);
+}
+
+absl::StatusOr<const int64_t*> StepInputsOnDevice::Slots(
+    std::span<const int64_t> slots) {
+  CARAVAN_ASSIGN_OR_RETURN(void* const data,
+                           CopyShared(places_of_tokens_, slots.data(),
+                                      slots.size() * sizeof(int64_t)));
+  return static_cast<const int64_t*>(data);
+}
+
+absl::StatusOr<const float*> StepInputsOnDevice::Cos(
+    const View<const float>& cos) {
+  CARAVAN_ASSIGN_OR_RETURN(void* const data,
+                           CopyShared(cos_, cos.data, BytesOf(cos)));
+  return static_cast<const float*>(data);
+}
+
+absl::StatusOr<const float*> StepInputsOnDevice::Sin(
+    const View<const float>& sin) {
+  CARAVAN_ASSIGN_OR_RETURN(void* const data,
+                           CopyShared(sin_, sin.data, BytesOf(sin)));
+  return static_cast<const float*>(data);
+}
+
+absl::StatusOr<const DeviceTables*> StepInputsOnDevice::Tables(
+    std::span<const AttentionRow> rows, const TableShape& shape) {
+  if (active_ && tables_fresh_ && rows.data() == table_rows_.data() &&
+      rows.size() == table_rows_.size() && shape == table_shape_) {
+    return &tables_;
+  }
+  tables_.host = MakeAttentionTables(rows, shape.split_keys, shape.tile_tokens,
+                                     kPartialSlots);
+  const AttentionTables& host = tables_.host;
+  std::vector<std::byte> bytes(Aligned(host.places) + Aligned(host.tiles) +
+                               Aligned(host.blocks));
+  CARAVAN_ASSIGN_OR_RETURN(void* const data, tables_memory_.Get(bytes.size()));
+  size_t offset = 0;
+  tables_.places = Append(host.places, data, offset, bytes);
+  tables_.tiles = Append(host.tiles, data, offset, bytes);
+  tables_.blocks = Append(host.blocks, data, offset, bytes);
+  if (!bytes.empty()) {
+    CARAVAN_RETURN_IF_ERROR(device_.Upload(data, bytes.data(), bytes.size()));
+  }
+  table_rows_ = rows;
+  table_shape_ = shape;
+  tables_fresh_ = true;
+  return &tables_;
+}
+
+}  // namespace caravan::worker::cuda

@@ -1,0 +1,193 @@
+#include "worker/ops/cuda/storage.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "common/status/status_macros.h"
+#include "worker/tensor/quantize.h"
+
+namespace caravan::worker::cuda {
+namespace {
+
+DType PlainTypeOf(std::span<const RawMatrix> parts) {
+  for (const RawMatrix& part : parts) {
+    if (part.type != parts[0].type) return DType::kFp32;
+  }
+  return PlainDType(parts[0].type).value_or(DType::kFp32);
+}
+
+bool HasSegments(PackKind kind) {
+  return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
+}
+
+// Rows of one matrix on their way to the device.
+class Packer {
+ public:
+  Packer(const MatrixLayout& layout, size_t staging_bytes,
+         DeviceBuffer& staging, Device* device, CudaMatrix& matrix)
+      : layout_(layout),
+        staging_bytes_(staging_bytes),
+        staging_(staging),
+        device_(*device),
+        matrix_(matrix) {}
+
+  absl::Status Part(const RawMatrix& part, int index, int64_t part_begin) {
+    const int64_t row_bytes =
+        part.cols * static_cast<int64_t>(SizeOf(layout_.dtype));
+    const int64_t at_once =
+        std::max<int64_t>(1, static_cast<int64_t>(staging_bytes_) /
+                                 std::max<int64_t>(1, row_bytes));
+    for (int64_t row = 0; row < part.rows; row += at_once) {
+      const int64_t count = std::min(at_once, part.rows - row);
+      const std::byte* const source = RowsOf(part, row, count);
+      CARAVAN_RETURN_IF_ERROR(
+          layout_.fragments
+              ? Turn(source, row, count, row_bytes, index, part_begin)
+              : device_.Upload(matrix_.buffer.As<std::byte>() +
+                                   (part_begin + row) * row_bytes,
+                               source, count * row_bytes));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // `count` rows one after the other, in the layout's type.
+  const std::byte* RowsOf(const RawMatrix& part, int64_t first, int64_t count) {
+    const bool same = part.type == FromDType(layout_.dtype);
+    if (same && part.interleaved == 0) return part.row(first);
+    const size_t row_bytes = part.cols * SizeOf(layout_.dtype);
+    rows_.resize(count * row_bytes);
+    for (int64_t i = 0; i < count; ++i) {
+      std::byte* const target = rows_.data() + i * row_bytes;
+      if (same) {
+        std::memcpy(target, part.row(first + i), row_bytes);
+      } else {  // to fp32: PlainTypeOf()
+        DequantizeRow(part, first + i, reinterpret_cast<float*>(target));
+      }
+    }
+    return rows_.data();
+  }
+
+  absl::Status Turn(const std::byte* source, int64_t first, int64_t count,
+                    int64_t row_bytes, int index, int64_t part_begin) {
+    const size_t bytes = count * row_bytes;
+    if (staging_.bytes() < bytes) {
+      CARAVAN_ASSIGN_OR_RETURN(staging_,
+                               DeviceBuffer::Allocate(&device_, bytes));
+    }
+    CARAVAN_RETURN_IF_ERROR(device_.Upload(staging_.data(), source, bytes));
+    return device_.Launch<PackWeightsKernel>(
+        {.x = count, .threads = PackWeightsKernel::kThreads},
+        {.source = staging_.As<uint16_t>(),
+         .target = matrix_.buffer.As<uint16_t>(),
+         .segments = layout_.segments,
+         .first_row = first,
+         .part_begin = part_begin,
+         .part = index,
+         .interleaved = layout_.kind == PackKind::kGateUp});
+  }
+
+  const MatrixLayout& layout_;
+  const size_t staging_bytes_;
+  DeviceBuffer& staging_;
+  Device& device_;
+  CudaMatrix& matrix_;
+  std::vector<std::byte> rows_;
+};
+
+}  // namespace
+
+size_t MatrixLayout::bytes() const {
+  return fragments ? row_tiles * kMmaRows * segments.depth() * sizeof(uint16_t)
+                   : rows * segments.columns() * SizeOf(dtype);
+}
+
+MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
+                      bool tensor_cores) {
+  MatrixLayout layout;
+  layout.kind = spec.kind;
+  layout.dtype = PlainTypeOf(parts);
+  layout.fragments = tensor_cores && layout.dtype == DType::kBf16 &&
+                     spec.kind != PackKind::kEmbedding;
+  for (const RawMatrix& part : parts) layout.rows += part.rows;
+  const int64_t cols = parts[0].cols;
+  layout.segments = HasSegments(spec.kind) ? EightSegments(cols, spec.unit)
+                                           : OneSegment(cols);
+  layout.row_tiles = spec.kind == PackKind::kGateUp
+                         ? CeilDiv(parts[0].rows, kMmaRows / 2)
+                         : CeilDiv(layout.rows, kMmaRows);
+  return layout;
+}
+
+Weights CudaMatrix::weights() const {
+  Weights weights;
+  weights.data = buffer.data();
+  weights.dtype = layout.dtype;
+  weights.fragments = layout.fragments;
+  weights.rows = static_cast<int32_t>(layout.rows);
+  weights.segments = layout.segments;
+  return weights;
+}
+
+absl::StatusOr<std::unique_ptr<CudaMatrix>> PackMatrix(
+    std::span<const RawMatrix> parts, const PackSpec& spec, bool tensor_cores,
+    size_t staging_bytes, DeviceBuffer& staging, Device* device) {
+  auto matrix = std::make_unique<CudaMatrix>();
+  matrix->layout = LayoutOf(parts, spec, tensor_cores);
+  matrix->rows = matrix->layout.rows;
+  matrix->cols = parts[0].cols;
+  CARAVAN_ASSIGN_OR_RETURN(
+      matrix->buffer, DeviceBuffer::Allocate(device, matrix->layout.bytes()));
+  matrix->bytes = matrix->buffer.bytes();
+  Packer packer(matrix->layout, staging_bytes, staging, device, *matrix);
+  int64_t begin = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    CARAVAN_RETURN_IF_ERROR(packer.Part(parts[i], static_cast<int>(i), begin));
+    begin += parts[i].rows;
+  }
+  return matrix;
+}
+
+int64_t CudaKv::block_elements() const {
+  return 2 * cache.tile() * cache.kv_heads;
+}
+
+namespace {
+
+Cache CacheOf(const KvSpec& spec, DType dtype, bool fragments) {
+  Cache cache;
+  cache.dtype = dtype;
+  cache.fragments = fragments;
+  cache.kv_heads = spec.kv_heads;
+  cache.head_dim = spec.head_dim;
+  cache.block_count = spec.block_count;
+  return cache;
+}
+
+}  // namespace
+
+size_t CacheBytes(const KvSpec& spec, DType dtype, bool fragments) {
+  const Cache cache = CacheOf(spec, dtype, fragments);
+  return DeviceBuffer::AllocatedBytes(static_cast<size_t>(
+      cache.KeyBase(spec.layers, 0, 0) * static_cast<int64_t>(SizeOf(dtype))));
+}
+
+absl::StatusOr<std::unique_ptr<CudaKv>> AllocateCache(const KvSpec& spec,
+                                                      DType dtype,
+                                                      bool fragments,
+                                                      Device* device) {
+  auto kv = std::make_unique<CudaKv>();
+  kv->spec = spec;
+  kv->layers = spec.layers;
+  kv->block_count = spec.block_count;
+  kv->cache = CacheOf(spec, dtype, fragments);
+  CARAVAN_ASSIGN_OR_RETURN(
+      kv->buffer,
+      DeviceBuffer::Allocate(device, CacheBytes(spec, dtype, fragments)));
+  kv->cache.data = kv->buffer.data();
+  kv->bytes = kv->buffer.bytes();
+  return kv;
+}
+
+}  // namespace caravan::worker::cuda

@@ -1,0 +1,21 @@
+// What stands for the factory where the toolkit was not found.
+#include "common/status/errors.h"
+#include "worker/ops/cuda/cuda_backend.h"
+
+namespace caravan::worker {
+namespace {
+
+absl::Status NotBuilt() {
+  return UnsupportedError("--device=cuda",
+                          "this build has no CUDA backend; use cpu");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
+  return NotBuilt();
+}
+
+absl::StatusOr<size_t> CudaFreeBytes(const CudaOptions&) { return NotBuilt(); }
+
+}  // namespace caravan::worker
