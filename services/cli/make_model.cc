@@ -10,21 +10,31 @@
 #include "common/strings.h"
 #include "services/cli/commands.h"
 #include "worker/model/random_model.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::cli {
 namespace {
 
 struct MakeModelOptions {
   worker::RandomModelOptions model;
-  std::string dtype = "bf16";
+  std::string type = "bf16";
   std::string directory;
 };
 
-absl::StatusOr<worker::DType> ParseDType(const std::string& name) {
-  if (name == "fp32") return worker::DType::kFp32;
-  if (name == "bf16") return worker::DType::kBf16;
-  if (name == "fp16") return worker::DType::kFp16;
-  return FieldError("--dtype", "fp32, bf16 or fp16", name);
+// Plain types are written as safetensors, the others as GGUF.
+absl::Status SetType(const std::string& name,
+                     worker::RandomModelOptions& model) {
+  const auto type = worker::WeightTypeFromName(name);
+  if (!type || !worker::CanQuantize(*type)) {
+    return FieldError("--type", StrCat("one of ", worker::WrittenTypes()),
+                      name);
+  }
+  if (const auto dtype = worker::PlainDType(*type)) {
+    model.dtype = *dtype;
+  } else {
+    model.block_type = *type;
+  }
+  return absl::OkStatus();
 }
 
 std::string ShapeList() {
@@ -36,11 +46,11 @@ std::string ShapeList() {
 }
 
 absl::Status RunMakeModel(MakeModelOptions options) {
-  CARAVAN_ASSIGN_OR_RETURN(options.model.dtype, ParseDType(options.dtype));
+  CARAVAN_RETURN_IF_ERROR(SetType(options.type, options.model));
   CARAVAN_RETURN_IF_ERROR(
       worker::WriteRandomModel(options.directory, options.model));
   std::cout << options.directory << ": " << options.model.shape << ", "
-            << options.dtype << ", seed " << options.model.seed << "\n";
+            << options.type << ", seed " << options.model.seed << "\n";
   return absl::OkStatus();
 }
 
@@ -55,7 +65,10 @@ Command AddMakeModel(CLI::App& root) {
   app->add_option("OUT", options->directory, "Empty or new directory")
       ->required();
   app->add_option("--shape", options->model.shape, ShapeList());
-  app->add_option("--dtype", options->dtype, "fp32, bf16 or fp16");
+  app->add_option("--type,--dtype", options->type,
+                  "Of the matrices; plain ones are written as safetensors, "
+                  "others as GGUF: " +
+                      worker::WrittenTypes());
   app->add_option("--seed", options->model.seed, "Of the weights");
   app->add_option("--threads", options->model.threads, "Of the writer")
       ->check(CLI::Range(1, 256));

@@ -1,9 +1,11 @@
 // caravan quantize: any checkpoint as a GGUF file.
 #include "worker/tensor/quantize.h"
 
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -18,26 +20,18 @@ struct Options {
   std::string source;
   std::string target;
   std::string type = "q8_0";
+  int threads = 1;
 };
-
-std::string WrittenTypes() {
-  std::string list;
-  for (const worker::WeightTypeInfo& info : worker::kWeightTypes) {
-    const auto type = worker::WeightTypeFromName(info.name);
-    if (!type || !worker::CanQuantize(*type)) continue;
-    StrAppend(&list, list.empty() ? "" : ", ", info.name);
-  }
-  return list;
-}
 
 absl::Status RunQuantize(const Options& options) {
   const auto type = worker::WeightTypeFromName(options.type);
   if (!type || !worker::CanQuantize(*type)) {
-    return FieldError("--type", StrCat("one of ", WrittenTypes()),
+    return FieldError("--type", StrCat("one of ", worker::WrittenTypes()),
                       options.type);
   }
   worker::ExportOptions output;
   output.type = *type;
+  output.threads = options.threads;
   output.progress = [last = 0](int percent) mutable {
     if (percent < last + 10) return;
     last = percent - percent % 10;
@@ -62,7 +56,11 @@ Command AddQuantize(CLI::App& root) {
   app->add_option("SRC", options->source, "Model directory or GGUF file")
       ->required();
   app->add_option("DST", options->target, "New file, *.gguf")->required();
-  app->add_option("--type", options->type, WrittenTypes());
+  app->add_option("--type", options->type, worker::WrittenTypes());
+  options->threads = static_cast<int>(
+      std::clamp(std::thread::hardware_concurrency(), 1u, 256u));
+  app->add_option("--threads", options->threads, "Of the writer")
+      ->check(CLI::Range(1, 256));
   return {app, [options] { return RunQuantize(*options); }};
 }
 

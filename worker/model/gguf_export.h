@@ -13,12 +13,12 @@
 namespace caravan::worker {
 
 struct ExportOptions {
-  // Of the matrices: one that CanQuantize(). Where rows are no whole blocks of
-  // it: q5_0 for q4_k, q8_0 for q6_k, fp16 where rows are no multiple of 32.
-  // The head, or the tied table, of a type below 6 bits is q6_k. Vectors are
-  // fp32.
+  // Of the matrices: one that CanQuantize(); gguf_plan.h says where another
+  // takes its place.
   WeightType type = WeightType::kQ8_0;
-  std::function<void(int percent)> progress;  // may be null
+  int threads = 1;  // [1, 256]; the bytes do not depend on it
+  // Not descending, one call at a time, on any of the threads; may be null.
+  std::function<void(int percent)> progress = nullptr;
 };
 
 struct ExportReport {

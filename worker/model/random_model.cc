@@ -1,31 +1,31 @@
 #include "worker/model/random_model.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <atomic>
+#include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <system_error>
-#include <thread>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "common/sampling/philox.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/model/config.h"
+#include "worker/model/gguf_plan.h"
 #include "worker/model/layout.h"
+#include "worker/model/output_file.h"
+#include "worker/model/parallel.h"
 #include "worker/model/random_tokenizer.h"
 #include "worker/ops/canonical_math.h"
+#include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
@@ -234,37 +234,6 @@ absl::Status WriteText(const std::string& path, std::string_view text) {
   return out ? absl::OkStatus() : WriteError(path);
 }
 
-// An open file for writing at offsets. Move-only by omission.
-class OutputFile {
- public:
-  explicit OutputFile(std::string path)
-      : path_(std::move(path)),
-        fd_(open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-                 0644)) {}
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
-  ~OutputFile() {
-    if (fd_ >= 0) close(fd_);
-  }
-
-  // Thread-safe.
-  absl::Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written =
-          pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) return WriteError(path_);
-      offset += static_cast<uint64_t>(written);
-      bytes = bytes.subspan(static_cast<size_t>(written));
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  const std::string path_;
-  const int fd_;
-};
-
 // A tensor with its number among all tensors: part of its random numbers.
 struct NumberedTensor {
   TensorSpec spec;
@@ -311,48 +280,32 @@ std::string MakeHeader(const std::vector<NumberedTensor>& tensors, DType dtype,
   return text;
 }
 
-// Runs `work` for indices [0, count) on `threads` threads; the first error.
-absl::Status ForEach(size_t count, int threads,
-                     const std::function<absl::Status(size_t)>& work) {
-  std::atomic<size_t> next = 0;
-  absl::Mutex mutex;
-  absl::Status failure;
-  const auto run = [&] {
-    for (size_t i = next++; i < count; i = next++) {
-      const absl::Status status = work(i);
-      if (status.ok()) continue;
-      absl::MutexLock lock(&mutex);
-      failure.Update(status);
-      next = count;
-    }
-  };
-  {
-    std::vector<std::jthread> team;
-    for (int i = 1; i < threads; ++i) team.emplace_back(run);
-    run();
-  }
-  return failure;
-}
-
 absl::Status WriteFile(const std::string& path,
                        const std::vector<NumberedTensor>& tensors,
                        const ElementSource& source,
                        const RandomModelOptions& options) {
   std::vector<Piece> pieces;
   const std::string header = MakeHeader(tensors, options.dtype, pieces);
-  OutputFile file(path);
+  const Piece& last = pieces.back();
+  CARAVAN_ASSIGN_OR_RETURN(
+      OutputFile file,
+      OutputFile::Create(path,
+                         last.offset + last.count * SizeOf(options.dtype)));
   std::array<std::byte, 8> length;
   for (size_t i = 0; i < length.size(); ++i) {
     length[i] = static_cast<std::byte>(header.size() >> (8 * i));
   }
   CARAVAN_RETURN_IF_ERROR(file.WriteAt(0, length));
   CARAVAN_RETURN_IF_ERROR(file.WriteAt(8, std::as_bytes(std::span(header))));
-  return ForEach(pieces.size(), options.threads, [&](size_t i) {
+  const auto write = [&](size_t i) {
     const Piece& piece = pieces[i];
     std::vector<std::byte> bytes(piece.count * SizeOf(options.dtype));
     source.Fill(piece.tensor->spec, piece.tensor->index, piece.first, bytes);
     return file.WriteAt(piece.offset, bytes);
-  });
+  };
+  CARAVAN_RETURN_IF_ERROR(
+      ForEachParallel(pieces.size(), options.threads, write));
+  return file.Close();
 }
 
 // Tensors in order, cut where the next one would go past the limit.
@@ -407,6 +360,133 @@ absl::Status WriteWeights(const std::string& directory,
                    index.dump(2) + "\n");
 }
 
+// Blocks of a quantized type, of normally distributed elements: drawn from some
+// thousands that are made once. Thread-safe: immutable.
+class BlockSource {
+ public:
+  BlockSource(WeightType type, const ElementSource& elements,
+              const RandomModelOptions& options)
+      : size_(static_cast<size_t>(InfoOf(type).bytes)),
+        count_(InfoOf(type).elements > 32 ? 1 << 14 : 1 << 16),
+        key_{static_cast<uint32_t>(options.seed),
+             static_cast<uint32_t>(options.seed >> 32)},
+        blocks_(count_ * size_) {
+    constexpr size_t kAtOnce = 1024;
+    const size_t floats = kAtOnce * static_cast<size_t>(InfoOf(type).elements);
+    const auto make = [&](size_t i) {
+      std::vector<float> values(floats);
+      elements.Fill(TensorSpec(), kTableIndex, i * floats,
+                    std::as_writable_bytes(std::span(values)));
+      QuantizeRow(type, values.data(), std::ssize(values),
+                  blocks_.data() + i * kAtOnce * size_);
+      return absl::OkStatus();
+    };
+    ForEachParallel(count_ / kAtOnce, options.threads, make).IgnoreError();
+  }
+
+  // Blocks from the first on of tensor `index`; `first` a multiple of 8.
+  void Fill(uint32_t index, uint64_t first, std::span<std::byte> out) const {
+    std::array<uint32_t, 4> draw = {};
+    for (size_t i = 0; i * size_ < out.size(); ++i) {
+      const uint64_t group = (first + i) / 8;
+      if (i % 8 == 0) {
+        draw = sampling::Philox4x32(
+            {static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32),
+             index, kPurpose},
+            key_);
+      }
+      const size_t block = (draw[i % 8 / 2] >> (16 * (i % 2))) % count_;
+      std::memcpy(out.data() + i * size_, blocks_.data() + block * size_,
+                  size_);
+    }
+  }
+
+ private:
+  static constexpr uint32_t kPurpose = 0x626c6b73;     // of the draws
+  static constexpr uint32_t kTableIndex = 0xffffffff;  // no tensor's
+
+  const size_t size_;
+  const size_t count_;
+  const sampling::PhiloxKey key_;
+  std::vector<std::byte> blocks_;
+};
+
+// All elements of a GGUF file.
+class GgufSource {
+ public:
+  GgufSource(const GgufPlan& plan, const RandomModelOptions& options) {
+    const ElementSource floats(DType::kFp32, options.seed);
+    for (const PlannedTensor& tensor : plan.tensors) {
+      if (const auto dtype = PlainDType(tensor.type)) {
+        plain_.try_emplace(tensor.type, *dtype, options.seed);
+      } else {
+        blocks_.try_emplace(tensor.type, tensor.type, floats, options);
+      }
+    }
+  }
+
+  // `first` counts blocks.
+  void Fill(const PlannedTensor& tensor, uint32_t index, uint64_t first,
+            std::span<std::byte> out) const {
+    if (IsPlain(tensor.type)) {
+      plain_.at(tensor.type).Fill(tensor.spec, index, first, out);
+    } else {
+      blocks_.at(tensor.type).Fill(index, first, out);
+    }
+  }
+
+ private:
+  std::map<WeightType, ElementSource> plain_;
+  std::map<WeightType, BlockSource> blocks_;
+};
+
+// Some blocks of one tensor.
+struct GgufPiece {
+  size_t tensor = 0;  // index
+  uint64_t first = 0;
+  uint64_t count = 0;
+};
+
+std::vector<GgufPiece> PiecesOf(const GgufPlan& plan) {
+  constexpr uint64_t kPieceBlocks = 1 << 15;
+  std::vector<GgufPiece> pieces;
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const PlannedTensor& tensor = plan.tensors[i];
+    const uint64_t blocks = tensor.bytes / InfoOf(tensor.type).bytes;
+    for (uint64_t first = 0; first < blocks; first += kPieceBlocks) {
+      pieces.push_back({i, first, std::min(kPieceBlocks, blocks - first)});
+    }
+  }
+  return pieces;
+}
+
+absl::Status WriteGguf(const std::string& directory, const ModelConfig& config,
+                       const RandomModelOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const GgufPlan plan,
+                           PlanGguf(config, *options.block_type, directory));
+  const GgufSource source(plan, options);
+  CARAVAN_ASSIGN_OR_RETURN(
+      OutputFile file,
+      OutputFile::Create(StrCat(directory, "/model.gguf"), plan.bytes));
+  CARAVAN_RETURN_IF_ERROR(
+      file.WriteAt(0, std::as_bytes(std::span(plan.header))));
+  CARAVAN_RETURN_IF_ERROR(file.WriteAt(
+      plan.rope_divisors_offset, std::as_bytes(std::span(plan.rope_divisors))));
+  const std::vector<GgufPiece> pieces = PiecesOf(plan);
+  const auto write = [&](size_t i) {
+    const GgufPiece& piece = pieces[i];
+    const PlannedTensor& tensor = plan.tensors[piece.tensor];
+    const uint64_t size = static_cast<uint64_t>(InfoOf(tensor.type).bytes);
+    std::vector<std::byte> bytes(piece.count * size);
+    source.Fill(tensor, static_cast<uint32_t>(piece.tensor), piece.first,
+                bytes);
+    return file.WriteAt(tensor.offset + piece.first * size, bytes);
+  };
+  CARAVAN_RETURN_IF_ERROR(
+      ForEachParallel(pieces.size(), options.threads, write));
+  return file.Close();
+}
+
 absl::Status WriteTexts(const std::string& directory, const Shape& shape,
                         std::string_view config) {
   const ordered_json generation = {
@@ -452,6 +532,10 @@ absl::Status WriteRandomModel(const std::string& directory,
   if (options.threads < 1 || options.threads > 256) {
     return FieldError("--threads", "in [1, 256]", StrCat(options.threads));
   }
+  if (options.block_type && !CanQuantize(*options.block_type)) {
+    return FieldError("--type", "a type that is written",
+                      Name(*options.block_type));
+  }
   CARAVAN_ASSIGN_OR_RETURN(const Shape shape, FindShape(options.shape));
   CARAVAN_ASSIGN_OR_RETURN(const std::string text,
                            ShapeConfig(options.shape, options.dtype));
@@ -459,6 +543,7 @@ absl::Status WriteRandomModel(const std::string& directory,
                            ParseModelConfig(text, "config.json", {}));
   CARAVAN_RETURN_IF_ERROR(PrepareDirectory(directory));
   CARAVAN_RETURN_IF_ERROR(WriteTexts(directory, shape, text));
+  if (options.block_type) return WriteGguf(directory, config, options);
   return WriteWeights(directory, AllTensors(MakeLayout(config)), options);
 }
 

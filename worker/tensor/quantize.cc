@@ -517,6 +517,16 @@ bool CanQuantize(WeightType type) {
   return kWriters[static_cast<size_t>(type)] != nullptr;
 }
 
+std::string WrittenTypes() {
+  std::string list;
+  for (size_t i = 0; i < kWeightTypes.size(); ++i) {
+    if (kWriters[i] == nullptr) continue;
+    if (!list.empty()) list += ", ";
+    list += kWeightTypes[i].name;
+  }
+  return list;
+}
+
 void QuantizeRow(WeightType type, const float* source, int64_t count,
                  std::byte* target) {
   const WeightTypeInfo& info = InfoOf(type);

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "worker/tensor/view.h"
 #include "worker/tensor/weight_type.h"
@@ -54,6 +55,8 @@ void DequantizeRow(const RawMatrix& matrix, int64_t row, float* target);
 // Types that QuantizeRow writes: fp32, bf16, fp16, q8_0, q4_0, q4_1, q5_0,
 // q5_1, q4_k, q6_k.
 bool CanQuantize(WeightType type);
+// Their names: "fp32, bf16, ...".
+std::string WrittenTypes();
 
 // `count` finite elements, a multiple of the type's block, to the type. The
 // formats of 32 round to nearest against the block's largest value (q8_0, q4_0,

@@ -10,7 +10,10 @@
 #include <vector>
 
 #include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
 #include "common/text/tokenizer.h"
+#include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
 #include "worker/model/checkpoint_tensors.h"
@@ -121,7 +124,32 @@ TEST_F(GgufExportTest, ExportOfAnExportIsTheSame) {
   }
 }
 
+TEST_F(GgufExportTest, SeveralThreadsWriteTheSameBytes) {
+  for (const WeightType type : {WeightType::kQ4_0, WeightType::kBf16}) {
+    const auto write = [&](int threads) -> absl::StatusOr<std::string> {
+      const std::string path =
+          StrCat(directory_.path(), "/", Name(type), "-", threads, ".gguf");
+      int last = 0;
+      const auto progress = [&last](int percent) {
+        EXPECT_GE(percent, last);
+        last = percent;
+      };
+      CARAVAN_RETURN_IF_ERROR(
+          ExportGguf(source_, path,
+                     {.type = type, .threads = threads, .progress = progress})
+              .status());
+      EXPECT_EQ(last, 100);
+      return testing::ReadFile(path);
+    };
+    ASSERT_OK_AND_ASSIGN(const std::string one, write(1));
+    ASSERT_OK_AND_ASSIGN(const std::string three, write(3));
+    EXPECT_TRUE(one == three) << Name(type);
+  }
+}
+
 TEST_F(GgufExportTest, TypesAndTargetsThatAreNotWrittenAreRefused) {
+  EXPECT_THAT(ExportGguf(source_, target_, {.threads = 0}).status(),
+              HasReason(Reason::kInvalidField));
   EXPECT_THAT(Export(WeightType::kQ2_K), HasReason(Reason::kInvalidField));
   EXPECT_THAT(ExportGguf(source_, directory_.path() + "/x.bin", {}).status(),
               HasReason(Reason::kInvalidField));

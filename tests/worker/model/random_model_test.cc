@@ -8,9 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "common/text/tokenizer.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
+#include "worker/model/checkpoint_tensors.h"
 #include "worker/model/model_loader.h"
 #include "worker/model/random_tokenizer.h"
 #include "worker/ops/reference/reference_backend.h"
@@ -82,6 +84,62 @@ TEST(RandomModelTest, WeightsAreNormalWithDeviationTwoHundredths) {
   EXPECT_NEAR(fourths / n, 3, 40 / std::sqrt(n));
 }
 
+TEST(RandomModelTest, BlockTypesAreWrittenAsOneGgufFileWithItsTokenizer) {
+  const testing::TemporaryDirectory directory;
+  RandomModelOptions options;
+  options.block_type = WeightType::kQ4_0;
+  ASSERT_OK(WriteRandomModel(directory.path(), options));
+  const std::string file = directory.File("model.gguf");
+  ASSERT_OK_AND_ASSIGN(const auto tensors, CheckpointTensors::Open(file));
+  ASSERT_OK_AND_ASSIGN(const CheckpointTensor* const matrix,
+                       tensors->Get("model.layers.0.mlp.gate_proj.weight"));
+  EXPECT_EQ(matrix->type, WeightType::kQ4_0);
+  ASSERT_OK_AND_ASSIGN(const CheckpointTensor* const norm,
+                       tensors->Get("model.norm.weight"));
+  std::vector<float> ones(static_cast<size_t>(norm->rows()));
+  tensors->ReadFloats(*norm, 0, norm->rows(), ones.data());
+  EXPECT_EQ(ones, std::vector<float>(ones.size(), 1.0f));
+  ASSERT_OK_AND_ASSIGN(const auto whole,
+                       text::Tokenizer::LoadDirectory(directory.path()));
+  ASSERT_OK_AND_ASSIGN(const auto own, text::Tokenizer::LoadDirectory(file));
+  ASSERT_OK_AND_ASSIGN(const auto ids, whole->Encode("12 camels", {}));
+  ASSERT_OK_AND_ASSIGN(const auto others, own->Encode("12 camels", {}));
+  EXPECT_EQ(ids, others);
+}
+
+TEST(RandomModelTest, BlocksDependOnSeedAndTypeButNotOnThreads) {
+  RandomModelOptions options;
+  options.block_type = WeightType::kQ8_0;
+  ASSERT_OK_AND_ASSIGN(const std::string id, IdOf(options));
+  options.threads = 3;
+  ASSERT_OK_AND_ASSIGN(const std::string shared, IdOf(options));
+  EXPECT_EQ(shared, id);
+  options.seed = 1;
+  ASSERT_OK_AND_ASSIGN(const std::string other, IdOf(options));
+  EXPECT_NE(other, id);
+}
+
+TEST(RandomModelTest, QuantizedWeightsAreNormalWithDeviationTwoHundredths) {
+  const testing::TemporaryDirectory directory;
+  RandomModelOptions options;
+  options.block_type = WeightType::kQ8_0;
+  ASSERT_OK(WriteRandomModel(directory.path(), options));
+  ASSERT_OK_AND_ASSIGN(const auto tensors,
+                       CheckpointTensors::Open(directory.path()));
+  ASSERT_OK_AND_ASSIGN(const CheckpointTensor* const tensor,
+                       tensors->Get("model.embed_tokens.weight"));
+  std::vector<float> values(static_cast<size_t>(tensor->elements()));
+  tensors->ReadFloats(*tensor, 0, tensor->rows(), values.data());
+  double sum = 0, squares = 0;
+  for (const float value : values) {
+    sum += value / 0.02;
+    squares += value / 0.02 * value / 0.02;
+  }
+  const double n = static_cast<double>(values.size());
+  EXPECT_NEAR(sum / n, 0, 4 / std::sqrt(n));
+  EXPECT_NEAR(squares / n, 1, 6 / std::sqrt(n));
+}
+
 TEST(RandomModelTest, UnknownShapesAndFullDirectoriesAreRefused) {
   const testing::TemporaryDirectory directory;
   RandomModelOptions options;
@@ -93,6 +151,10 @@ TEST(RandomModelTest, UnknownShapesAndFullDirectoriesAreRefused) {
   EXPECT_THAT(WriteRandomModel(directory.path(), options),
               HasReason(Reason::kInvalidField, HasSubstr("--threads")));
   options.threads = 1;
+  options.block_type = WeightType::kQ2_K;
+  EXPECT_THAT(WriteRandomModel(directory.path(), options),
+              HasReason(Reason::kInvalidField, HasSubstr("--type")));
+  options.block_type = std::nullopt;
   directory.Write("something", "");
   EXPECT_THAT(WriteRandomModel(directory.path(), options),
               HasReason(Reason::kInvalidField, HasSubstr("empty directory")));
