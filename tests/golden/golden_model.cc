@@ -25,9 +25,9 @@ absl::StatusOr<std::unique_ptr<GoldenModel>> GoldenModel::Load(
   const ModelConfig& config = model->loaded_->description.config;
   CARAVAN_ASSIGN_OR_RETURN(
       model->kv_, model->backend_->AllocateKv(KvSpecOf(config, kBlocks)));
-  CARAVAN_ASSIGN_OR_RETURN(
-      model->activations_,
-      Activations::Allocate(config, kMaxTokens, kMaxTokens));
+  CARAVAN_ASSIGN_OR_RETURN(model->activations_,
+                           Activations::Allocate(config, kMaxTokens, kMaxTokens,
+                                                 model->backend_.get()));
   model->llama_.emplace(&config, &model->loaded_->weights,
                         model->backend_.get());
   model->rope_.emplace(config);

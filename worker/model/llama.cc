@@ -8,18 +8,6 @@
 namespace caravan::worker {
 namespace {
 
-// Columns of the arrays of an arena, in its order.
-struct ArenaColumns {
-  int64_t x, q, attention, hidden, cos, sin;
-  explicit ArenaColumns(const ModelConfig& c)
-      : x(c.hidden_size),
-        q(int64_t{c.heads} * c.head_dim),
-        attention(q),
-        hidden(c.intermediate_size),
-        cos(c.head_dim / 2),
-        sin(c.head_dim / 2) {}
-};
-
 constexpr int64_t kFloatsPerLine = Buffer::kAlignment / sizeof(float);
 
 // Floats of an array, rounded up so that the next one is aligned.
@@ -27,59 +15,103 @@ int64_t Floats(int64_t rows, int64_t cols) {
   return (rows * cols + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
 }
 
-// Only the last stage has logits.
-int32_t LogitsRows(const ModelConfig& config, int32_t max_logits_rows) {
-  return config.stage.last() ? max_logits_rows : 0;
+// An array of the activations: its shape, and whether the host needs it.
+struct ArraySpec {
+  int64_t rows;
+  int64_t cols;
+  bool host;
+};
+
+enum Array { kX, kQ, kAttention, kHidden, kCos, kSin, kLogits, kArrayCount };
+
+std::array<ArraySpec, kArrayCount> ArraysOf(const ModelConfig& config,
+                                            int32_t max_tokens,
+                                            int32_t max_logits_rows,
+                                            const Backend& backend) {
+  const bool apart = !backend.ArenasAreHostMemory();
+  const bool alone = config.stage.first() && config.stage.last();
+  const int64_t heads = int64_t{config.heads} * config.head_dim;
+  // Only the last stage has logits.
+  const int32_t logits_rows = config.stage.last() ? max_logits_rows : 0;
+  return {{{max_tokens, config.hidden_size, apart && !alone},
+           {max_tokens, heads, false},
+           {max_tokens, heads, false},
+           {max_tokens, config.intermediate_size, false},
+           {max_tokens, config.head_dim / 2, apart},
+           {max_tokens, config.head_dim / 2, apart},
+           {logits_rows, config.vocab_size, false}}};
 }
 
-int64_t ArenaFloats(const ModelConfig& config, int32_t max_tokens,
-                    int32_t max_logits_rows) {
-  const ArenaColumns cols(config);
-  int64_t floats =
-      Floats(LogitsRows(config, max_logits_rows), config.vocab_size);
-  for (const int64_t c :
-       {cols.x, cols.q, cols.attention, cols.hidden, cols.cos, cols.sin}) {
-    floats += Floats(max_tokens, c);
+// Bytes of the arrays that lie in one of the two memories.
+size_t BytesOf(std::span<const ArraySpec> arrays, bool host) {
+  int64_t floats = 0;
+  for (const ArraySpec& array : arrays) {
+    if (array.host == host) floats += Floats(array.rows, array.cols);
   }
-  return floats;
+  return static_cast<size_t>(floats) * sizeof(float);
 }
 
 }  // namespace
 
 size_t Activations::PlannedBytes(const ModelConfig& config, int32_t max_tokens,
-                                 int32_t max_logits_rows) {
-  return Buffer::AllocatedBytes(
-      sizeof(float) * ArenaFloats(config, max_tokens, max_logits_rows));
+                                 int32_t max_logits_rows,
+                                 const Backend& backend) {
+  const auto arrays = ArraysOf(config, max_tokens, max_logits_rows, backend);
+  return backend.ArenaBytes(BytesOf(arrays, /*host=*/false)) +
+         Buffer::AllocatedBytes(BytesOf(arrays, /*host=*/true));
 }
 
 absl::StatusOr<Activations> Activations::Allocate(const ModelConfig& config,
                                                   int32_t max_tokens,
-                                                  int32_t max_logits_rows) {
+                                                  int32_t max_logits_rows,
+                                                  Backend* backend) {
+  const auto arrays = ArraysOf(config, max_tokens, max_logits_rows, *backend);
   Activations a;
   a.max_tokens_ = max_tokens;
   a.max_logits_rows_ = max_logits_rows;
   CARAVAN_ASSIGN_OR_RETURN(
-      a.buffer_,
-      Buffer::Allocate(sizeof(float) *
-                       ArenaFloats(config, max_tokens, max_logits_rows)));
-  float* next = a.buffer_.As<float>();
-  const auto take = [&next](int64_t rows, int64_t cols) {
-    return View<float>(std::exchange(next, next + Floats(rows, cols)), rows,
-                       cols);
-  };
-  const ArenaColumns cols(config);
-  a.x_ = take(max_tokens, cols.x);
-  a.q_ = take(max_tokens, cols.q);
-  a.attention_ = take(max_tokens, cols.attention);
-  a.hidden_ = take(max_tokens, cols.hidden);
-  a.cos_ = take(max_tokens, cols.cos);
-  a.sin_ = take(max_tokens, cols.sin);
-  a.logits_ = take(LogitsRows(config, max_logits_rows), config.vocab_size);
+      a.arena_, backend->AllocateArena(BytesOf(arrays, /*host=*/false)));
+  CARAVAN_ASSIGN_OR_RETURN(a.host_,
+                           Buffer::Allocate(BytesOf(arrays, /*host=*/true)));
+  float* next = reinterpret_cast<float*>(a.arena_->data);
+  float* next_host = a.host_.As<float>();
+  std::array<View<float>, kArrayCount> views;
+  for (int i = 0; i < kArrayCount; ++i) {
+    const ArraySpec& array = arrays[i];
+    float*& begin = array.host ? next_host : next;
+    views[i] = View<float>(begin, array.rows, array.cols);
+    begin += Floats(array.rows, array.cols);
+  }
+  a.x_ = views[kX];
+  a.q_ = views[kQ];
+  a.attention_ = views[kAttention];
+  a.hidden_ = views[kHidden];
+  a.cos_ = views[kCos];
+  a.sin_ = views[kSin];
+  a.logits_ = views[kLogits];
   return a;
+}
+
+size_t Activations::bytes() const {
+  return arena_->bytes + Buffer::AllocatedBytes(host_.size());
 }
 
 absl::Status Llama::Forward(const LlamaStep& step, KvStorage* kv,
                             Activations& activations) {
+  const int64_t tokens = std::ssize(step.ids);
+  CARAVAN_RETURN_IF_ERROR(
+      backend_->BeginStep({.ids = step.ids,
+                           .slots = step.slots,
+                           .rows = step.rows,
+                           .cos = activations.cos(tokens),
+                           .sin = activations.sin(tokens)}));
+  const absl::Status status = Layers(step, kv, activations);
+  backend_->EndStep();
+  return status;
+}
+
+absl::Status Llama::Layers(const LlamaStep& step, KvStorage* kv,
+                           Activations& activations) {
   const ModelConfig& c = config_;
   const int64_t tokens = std::ssize(step.ids);
   const View<float> x = activations.x(tokens);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/status.h"
@@ -20,13 +21,18 @@ namespace caravan::worker {
 // What a step holds between phases; planned once for the largest step.
 class Activations {
  public:
-  // For up to `max_tokens` tokens and `max_logits_rows` rows of logits at once.
+  // For up to `max_tokens` tokens and `max_logits_rows` rows of logits at once,
+  // in the backend's memory. What the host writes and reads, cos and sin and,
+  // where other stages follow or come before, x, lies in the host's.
   static absl::StatusOr<Activations> Allocate(const ModelConfig& config,
                                               int32_t max_tokens,
-                                              int32_t max_logits_rows);
-  // What Allocate takes from the system.
+                                              int32_t max_logits_rows,
+                                              Backend* backend);
+  // What Allocate takes from backend and system.
   static size_t PlannedBytes(const ModelConfig& config, int32_t max_tokens,
-                             int32_t max_logits_rows);
+                             int32_t max_logits_rows, const Backend& backend);
+  // As allocated.
+  size_t bytes() const;
 
   int32_t max_tokens() const { return max_tokens_; }
   int32_t max_logits_rows() const { return max_logits_rows_; }
@@ -41,7 +47,8 @@ class Activations {
   View<float> logits(int64_t rows) { return logits_.Rows(0, rows); }
 
  private:
-  Buffer buffer_;
+  std::unique_ptr<Arena> arena_;
+  Buffer host_;  // empty where the arena is host memory
   int32_t max_tokens_ = 0;
   int32_t max_logits_rows_ = 0;
   View<float> x_, q_, attention_, hidden_, cos_, sin_, logits_;
@@ -60,7 +67,10 @@ struct LlamaStep {
 class Llama {
  public:
   Llama(const ModelConfig* config, const Weights* weights, Backend* backend)
-      : config_(*config), weights_(*weights), ops_(backend) {}
+      : config_(*config),
+        weights_(*weights),
+        backend_(backend),
+        ops_(backend) {}
 
   // Leaves the residual stream behind the stage's last layer in activations.x,
   // where a stage that is not the first has it from the one before. Ids are
@@ -75,8 +85,12 @@ class Llama {
                       Activations& activations);
 
  private:
+  absl::Status Layers(const LlamaStep& step, KvStorage* kv,
+                      Activations& activations);
+
   const ModelConfig& config_;
   const Weights& weights_;
+  Backend* const backend_;
   CheckedOps ops_;
 };
 

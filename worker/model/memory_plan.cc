@@ -81,7 +81,8 @@ ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens) {
   return {max_step_tokens, config.hidden_size,
           int64_t{config.heads + 2 * config.kv_heads} * config.head_dim,
           std::max<int64_t>({config.hidden_size, config.intermediate_size,
-                             int64_t{config.heads} * config.head_dim})};
+                             int64_t{config.heads} * config.head_dim}),
+          config.heads};
 }
 
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
@@ -111,7 +112,8 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
     plan.weight_bytes += group.packed_bytes;
   }
   plan.arena_bytes = Activations::PlannedBytes(config, options.max_step_tokens,
-                                               options.max_logits_rows);
+                                               options.max_logits_rows,
+                                               backend);
   plan.scratch_bytes =
       backend.ScratchBytes(ScratchSpecOf(config, options.max_step_tokens));
   plan.kv_block_bytes = BlockBytes(config, backend);

@@ -154,7 +154,7 @@ absl::Status Loader::Vector(const VectorSpec& spec,
     bytes_ += part.rows * sizeof(float);
     Done(*tensor, part.elements());
   }
-  return absl::OkStatus();
+  return backend_->Keep(target);
 }
 
 absl::Status Loader::Layer(const LayerLayout& layout, LayerWeights& layer) {

@@ -50,7 +50,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Create(
   CARAVAN_ASSIGN_OR_RETURN(
       Activations activations,
       Activations::Allocate(config, options.max_step_tokens,
-                            options.max_logits_rows));
+                            options.max_logits_rows, backend));
   return std::unique_ptr<Shard>(new Shard(
       model, backend, options, std::move(kv), std::move(activations)));
 }
@@ -66,10 +66,7 @@ Shard::Shard(const LoadedModel* model, Backend* backend,
       kv_(std::move(kv)),
       activations_(std::move(activations)) {}
 
-size_t Shard::arena_bytes() const {
-  return Activations::PlannedBytes(config_, options_.max_step_tokens,
-                                   options_.max_logits_rows);
-}
+size_t Shard::arena_bytes() const { return activations_.bytes(); }
 
 void Shard::AddSequence(SequenceSpec spec) {
   const SequenceId id = spec.id;
