@@ -89,6 +89,7 @@ http::ApiOptions ApiOptionsOf(const GatewayOptions& options) {
   if (options.request_timeout_s > 0) {
     api.request_timeout = absl::Seconds(options.request_timeout_s);
   }
+  api.write_timeout = absl::Seconds(options.write_timeout_s);
   api.unix_seconds = [] { return absl::ToUnixSeconds(absl::Now()); };
   return api;
 }

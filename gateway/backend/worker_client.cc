@@ -17,10 +17,14 @@
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "gateway/backend/silence.h"
 #include "gateway/backend/step_demux.h"
 
 namespace caravan::gateway {
 namespace {
+
+// How finely silence is measured.
+constexpr absl::Duration kTick = absl::Milliseconds(50);
 
 // A request of this session that has not ended.
 struct OpenHandle {
@@ -55,6 +59,11 @@ absl::Status CheckHello(const v1::Hello& hello) {
              hello.least_revision(), ", ", hello.greatest_revision(), "]"));
 }
 
+absl::Duration HeartbeatOf(const v1::Hello& hello) {
+  return absl::Seconds(hello.heartbeat_interval().seconds()) +
+         absl::Nanoseconds(hello.heartbeat_interval().nanos());
+}
+
 bool Knows(const v1::Hello& hello, v1::Feature feature) {
   return std::find(hello.features().begin(), hello.features().end(), feature) !=
          hello.features().end();
@@ -74,6 +83,8 @@ class Session final
 
   void Start(const std::string& sender_id);
   void Close() { context_.TryCancel(); }
+  // So much time has gone: ends the session of a worker that is dead.
+  void Tick(absl::Duration time);
   void AwaitEnd();
 
   bool Submit(v1::Submit submit, std::shared_ptr<Inbox> inbox) override;
@@ -121,6 +132,8 @@ class Session final
   std::shared_ptr<Session> self_;
 
   mutable absl::Mutex mutex_;
+  Silence silence_ ABSL_GUARDED_BY(mutex_);
+  bool silent_ ABSL_GUARDED_BY(mutex_) = false;  // for too long
   absl::flat_hash_map<uint64_t, OpenHandle> open_ ABSL_GUARDED_BY(mutex_);
   std::deque<v1::SessionRequest> writes_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
@@ -220,13 +233,27 @@ void Session::OnReadDone(bool ok) {
   RemoveHold();
 }
 
+void Session::Tick(absl::Duration time) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (over_ || silent_ || !silence_.Tick(time)) return;
+    silent_ = true;
+  }
+  context_.TryCancel();
+}
+
 // False ends the session.
 bool Session::OnMessage() {
+  {
+    absl::MutexLock lock(&mutex_);
+    silence_.Heard();
+  }
   switch (response_.kind_case()) {
     case v1::SessionResponse::kHello: {
       link_error_ = CheckHello(response_.hello());
       absl::MutexLock lock(&mutex_);
       greeted_ = link_error_.ok();
+      silence_.Greeted(HeartbeatOf(response_.hello()));
       cancels_choices_ = Knows(response_.hello(), v1::FEATURE_CANCEL_CHOICES);
       return greeted_;
     }
@@ -236,8 +263,9 @@ bool Session::OnMessage() {
     case v1::SessionResponse::kDraining:
       OnDraining();
       return true;
-    case v1::SessionResponse::KIND_NOT_SET:
-      return true;  // a kind of a later revision
+    case v1::SessionResponse::kHeartbeat:
+    case v1::SessionResponse::KIND_NOT_SET:  // a kind of a later revision
+      return true;
   }
   return true;
 }
@@ -290,17 +318,21 @@ void Session::OnDraining() {
 void Session::OnDone(const grpc::Status& status) {
   absl::flat_hash_map<uint64_t, OpenHandle> lost;
   bool greeted = false;
+  std::string how = status.error_message();
   {
     absl::MutexLock lock(&mutex_);
     over_ = true;
     greeted = greeted_;
     lost.swap(open_);
+    if (silent_) {
+      how = StrCat("silent for ", absl::FormatDuration(silence_.lasted()));
+    }
   }
   const absl::Status cause =
-      !link_error_.ok() ? link_error_
-                        : MakeError(Reason::kWorkerLost,
-                                    StrCat("session with worker ", address_,
-                                           " ended: ", status.error_message()));
+      !link_error_.ok()
+          ? link_error_
+          : MakeError(Reason::kWorkerLost, StrCat("session with worker ",
+                                                  address_, " ended: ", how));
   // Cancelled without a stream: this side closed it.
   const bool expected =
       lost.empty() && status.error_code() == grpc::StatusCode::CANCELLED;
@@ -329,7 +361,8 @@ struct WorkerClient::Sessions {
 WorkerClient::WorkerClient(ChannelOptions options, std::string sender_id)
     : options_(std::move(options)),
       sender_id_(std::move(sender_id)),
-      sessions_(std::make_unique<Sessions>()) {}
+      sessions_(std::make_unique<Sessions>()),
+      ticker_([this] { RunTicks(); }) {}
 
 WorkerClient::~WorkerClient() { Shutdown(); }
 
@@ -364,6 +397,20 @@ uint64_t WorkerClient::NewHandle() {
   return next_handle_++;
 }
 
+void WorkerClient::RunTicks() {
+  for (;;) {
+    std::vector<std::shared_ptr<Session>> sessions;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&shut_down_), kTick)) return;
+      for (const auto& [address, session] : sessions_->by_address) {
+        if (session) sessions.push_back(session);
+      }
+    }
+    for (const auto& session : sessions) session->Tick(kTick);
+  }
+}
+
 void WorkerClient::Shutdown() {
   std::vector<std::shared_ptr<Session>> sessions;
   {
@@ -375,6 +422,7 @@ void WorkerClient::Shutdown() {
     }
     sessions_->by_address.clear();
   }
+  if (ticker_.joinable()) ticker_.join();
   for (const auto& session : sessions) session->Close();
   for (const auto& session : sessions) session->AwaitEnd();
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -45,7 +46,8 @@ class WorkerSession {
   virtual int32_t open_count() const = 0;
 };
 
-// The sessions by address.
+// The sessions by address. A session whose worker has been silent for longer
+// than it promised ends as if its connection were broken.
 //
 // Thread-safe.
 class WorkerClient {
@@ -71,12 +73,15 @@ class WorkerClient {
  private:
   struct Sessions;
 
+  void RunTicks();
+
   const ChannelOptions options_;
   const std::string sender_id_;
   mutable absl::Mutex mutex_;
   uint64_t next_handle_ ABSL_GUARDED_BY(mutex_) = 1;
   bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
   const std::unique_ptr<Sessions> sessions_ ABSL_PT_GUARDED_BY(mutex_);
+  std::jthread ticker_;  // last: it uses all of the above
 };
 
 }  // namespace caravan::gateway

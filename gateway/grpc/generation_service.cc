@@ -117,8 +117,11 @@ asio::awaitable<bool> GenerateCall::Write(v1::GenerateResponse response) {
   writing_ = std::move(response);
   asio::steady_timer timer(co_await asio::this_coro::executor);
   timer.expires_after(absl::ToChronoNanoseconds(write_timeout_));
-  timer.async_wait([context = context_](const auto& error) {
-    if (!error) context->TryCancel();
+  timer.async_wait([stream = stream_, context = context_,
+                    timeout = write_timeout_](const auto& error) {
+    if (error) return;
+    stream->Cancel(UnreadFor(timeout));
+    context->TryCancel();
   });
   co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(
       [this](auto handler) {

@@ -210,6 +210,10 @@ asio::awaitable<void> Api::Generate(Exchange& exchange, Tenant tenant,
   }
 }
 
+absl::Status Api::GoneOrSlow(const Exchange& exchange) const {
+  return exchange.unread() ? UnreadFor(options_.write_timeout) : ClientGone();
+}
+
 Headers Api::StreamHeaders(const GenerationRequest& request) const {
   return {{"x-request-id", request.request_id}};
 }
@@ -279,7 +283,7 @@ asio::awaitable<void> Api::Stream(Exchange& exchange, TokenStream& stream,
     stream.EndWrite();
     begun = true;
     if (!written) {
-      if (!finished) stream.Cancel(ClientGone());
+      if (!finished) stream.Cancel(GoneOrSlow(exchange));
       alive = false;
     }
   }

@@ -18,6 +18,8 @@ namespace caravan::gateway::http {
 struct ApiOptions {
   // Longest time of a request; infinite: none.
   absl::Duration request_timeout = absl::InfiniteDuration();
+  absl::Duration write_timeout =
+      absl::Seconds(30);  // of the server; for errors
   // Unix time for "created"; fixed in golden tests.
   std::function<int64_t()> unix_seconds;
 };
@@ -58,6 +60,8 @@ class Api {
                                      std::string response_id);
   boost::asio::awaitable<void> Stream(Exchange& exchange, TokenStream& stream,
                                       std::string response_id);
+  // Why a write failed.
+  absl::Status GoneOrSlow(const Exchange& exchange) const;
   Headers StreamHeaders(const GenerationRequest& request) const;
 
   Pipeline* const pipeline_;

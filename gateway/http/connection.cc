@@ -317,7 +317,7 @@ asio::awaitable<bool> Connection::WriteEvents(std::string bytes) {
 asio::awaitable<void> Connection::EndEvents(bool clean) {
   StopWatching();
   keep_alive_ = keep_alive_ && clean;
-  if (version_ >= 11 && socket_.is_open()) {
+  if (version_ >= 11 && socket_.is_open() && !timed_out_) {
     co_await Write(std::string(kLastChunk));
   }
 }

@@ -45,6 +45,7 @@ class Connection final : public Exchange,
   boost::asio::awaitable<bool> BeginEvents(Headers headers,
                                            std::string first) override;
   boost::asio::awaitable<bool> WriteEvents(std::string bytes) override;
+  bool unread() const override { return timed_out_; }
   boost::asio::awaitable<void> EndEvents(bool clean) override;
   void WatchDisconnect(std::function<void()> on_disconnect) override;
 

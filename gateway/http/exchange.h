@@ -49,6 +49,8 @@ class Exchange {
   virtual boost::asio::awaitable<bool> BeginEvents(Headers headers,
                                                    std::string first) = 0;
   virtual boost::asio::awaitable<bool> WriteEvents(std::string bytes) = 0;
+  // After a write that returned false: the client is there, and did not read.
+  virtual bool unread() const = 0;
   // Ends the stream; the connection goes on only after a clean end.
   virtual boost::asio::awaitable<void> EndEvents(bool clean) = 0;
 

@@ -7,6 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/status/errors.h"
+#include "common/strings.h"
 #include "gateway/stream/events.h"
 
 namespace caravan::gateway {
@@ -36,6 +39,13 @@ class TokenStream {
   // streams are not kept (no idempotency key).
   virtual std::string EventId() const { return {}; }
 };
+
+// What ends the stream of a client that did not take a write in time.
+inline absl::Status UnreadFor(absl::Duration write_timeout) {
+  return MakeError(Reason::kSlowReader,
+                   StrCat("the client must read within ",
+                          absl::FormatDuration(write_timeout)));
+}
 
 }  // namespace caravan::gateway
 

@@ -75,6 +75,20 @@ TEST_F(FailoverTest, AWorkerThatComesBackInANewEpochGoesOn) {
   EXPECT_EQ(events.back(), "[DONE]");
 }
 
+TEST_F(FailoverTest, AHungWorkersStreamGoesOnElsewhere) {
+  first_.PromiseHeartbeats(absl::Milliseconds(40));
+  FakeWorker second("worker-2");
+  Start();
+  HttpClient client = Connect();
+  StartHeld(client, 10);
+  fleet_.Add(second);
+  const std::vector<std::string> events = Rest(client);
+  EXPECT_EQ(events.back(), "[DONE]");
+  EXPECT_EQ(TextOf(events), LettersOf(7, 0, 40));
+  ASSERT_EQ(second.submits().size(), 1u);
+  EXPECT_EQ(second.submits()[0].choices(0).output_token_ids_size(), 10);
+}
+
 TEST_F(FailoverTest, ADrainingWorkersStreamMoves) {
   FakeWorker second("worker-2");
   Start();

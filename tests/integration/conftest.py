@@ -35,6 +35,15 @@ def start_suite(tmp_path):
         running.stop()
 
 
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """About 50 million parameters, so that streams last."""
+    directory = tmp_path_factory.mktemp("models") / "small"
+    suite_module.run_cli("make-model", "--shape", "small", "--dtype", "bf16",
+                         directory)
+    return directory
+
+
 @pytest.fixture
 def start_fleet(tmp_path, request):
     """Starts fleets that a test may break; ends what is left of them."""

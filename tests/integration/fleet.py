@@ -29,7 +29,8 @@ class Member:
     def start(self):
         """Starts the process and waits until it is ready."""
         port = self.service.grpc.rsplit(":", 1)[1] if self.service else "0"
-        flag = "--grpc-port" if self.name == "gateway" else "--port"
+        is_gateway = self.binary == "caravan-gateway"
+        flag = "--grpc-port" if is_gateway else "--port"
         log = open(self.fleet.folder / f"{self.name}.log", "a")
         self._process = subprocess.Popen(
             [str(BIN / self.binary), "--metrics-port", "0", flag, port,

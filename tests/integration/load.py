@@ -33,6 +33,7 @@ class StreamOutcome:
         self.longest_pause = 0.0  # seconds between two events with tokens
         self.last_token_at = None
         self.receipt = None
+        self.inexact_resumes = []
 
     def facts(self):
         return {index: choice.facts()
@@ -80,6 +81,7 @@ def add_event(outcome, text, on_tokens):
     if "error" in event:
         outcome.errors.append(event["error"])
     outcome.receipt = event.get("receipt", outcome.receipt)
+    outcome.inexact_resumes += event.get("inexact_resumes") or []
     for choice in event.get("choices", ()):
         add_choice(outcome, choice)
     if on_tokens:

@@ -8,15 +8,7 @@ import random
 import pytest
 
 from chaos import Chaos, Report, make_requests
-from suite import DEMO_MODEL, run_cli
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory):
-    """About 50 million parameters, so that streams last."""
-    directory = tmp_path_factory.mktemp("models") / "small"
-    run_cli("make-model", "--shape", "small", "--dtype", "bf16", directory)
-    return directory
+from suite import DEMO_MODEL
 
 
 def seed_of_run():

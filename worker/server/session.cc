@@ -25,6 +25,11 @@ std::vector<int32_t> IndicesOf(const GroupRequest& group) {
   return indices;
 }
 
+void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
+  to->set_seconds(absl::IDivDuration(from, absl::Seconds(1), &from));
+  to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(from)));
+}
+
 // The trail of one request through the processes; off by default.
 void LogSubmit(const v1::Submit& submit, const std::string& peer) {
   LogDebug("submit", {{"request_id", submit.request_id()},
@@ -39,7 +44,15 @@ void LogSubmit(const v1::Submit& submit, const std::string& peer) {
 
 void Session::Open() {
   v1::SessionResponse response;
-  *response.mutable_hello() = MakeHello(*context_->facts);
+  v1::Hello& hello = *response.mutable_hello();
+  hello = MakeHello(*context_->facts);
+  SetDuration(kSessionHeartbeat, hello.mutable_heartbeat_interval());
+  Send(std::move(response));
+}
+
+void Session::SendHeartbeat() {
+  v1::SessionResponse response;
+  *response.mutable_heartbeat()->mutable_load() = context_->load->Current();
   Send(std::move(response));
 }
 
@@ -157,10 +170,7 @@ void Session::CancelChoices(uint64_t handle, GroupId group,
 
 void Session::SendDraining(absl::Duration grace) {
   v1::SessionResponse response;
-  google::protobuf::Duration* const left =
-      response.mutable_draining()->mutable_grace();
-  left->set_seconds(absl::IDivDuration(grace, absl::Seconds(1), &grace));
-  left->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(grace)));
+  SetDuration(grace, response.mutable_draining()->mutable_grace());
   Send(std::move(response));
 }
 

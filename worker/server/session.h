@@ -25,6 +25,9 @@
 
 namespace caravan::worker {
 
+// How often each session hears something.
+inline constexpr absl::Duration kSessionHeartbeat = absl::Milliseconds(500);
+
 // What sessions stand on; all of it outlives them.
 struct SessionContext {
   const WorkerFacts* facts = nullptr;
@@ -63,6 +66,9 @@ class Session final : public StepReceiver,
 
   // Tells the gateway to move its streams.
   void SendDraining(absl::Duration grace);
+
+  // A sign of life.
+  void SendHeartbeat();
 
   // Cancels what is open. Nothing is sent any more.
   void Close();

@@ -11,8 +11,6 @@
 namespace caravan::worker {
 namespace {
 
-constexpr absl::Duration kHousekeepingInterval = absl::Seconds(1);
-
 // What ended sessions get to be read to their end.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
@@ -141,6 +139,7 @@ void WorkerServer::RunEngine() {
 void WorkerServer::RunHousekeeping() {
   bool stopping = false;
   while (!stopping) {
+    service_->SendHeartbeats();
     metrics_.UpdateResidentBytes();
     metrics_.ObserveLoad(engine_->load());
     vllm_.ObserveLoad(engine_->load());
@@ -148,7 +147,7 @@ void WorkerServer::RunHousekeeping() {
     absl::MutexLock lock(&mutex_);
     stopping = mutex_.AwaitWithTimeout(
         absl::Condition(this, &WorkerServer::StoppingLocked),
-        kHousekeepingInterval);
+        kSessionHeartbeat);
   }
 }
 

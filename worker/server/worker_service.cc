@@ -189,6 +189,13 @@ void WorkerService::StartDrain(absl::Duration grace) {
   }
 }
 
+void WorkerService::SendHeartbeats() {
+  absl::MutexLock lock(&mutex_);
+  for (SessionReactor* const reactor : sessions_) {
+    reactor->session()->SendHeartbeat();
+  }
+}
+
 void WorkerService::EndSessions(const absl::Status& status) {
   absl::MutexLock lock(&mutex_);
   for (SessionReactor* const reactor : sessions_) {

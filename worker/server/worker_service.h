@@ -36,6 +36,9 @@ class WorkerService final : public v1::WorkerService::CallbackService {
   // left.
   void StartDrain(absl::Duration grace);
 
+  // Gives every session a sign of life.
+  void SendHeartbeats();
+
   // Ends every session with `status` once its outbox is sent.
   void EndSessions(const absl::Status& status);
 

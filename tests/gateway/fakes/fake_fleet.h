@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "caravan/v1/router.pb.h"
 #include "caravan/v1/worker.pb.h"
 #include "common/text/vocabulary.h"
@@ -42,6 +43,9 @@ class FakeWorker {
   void SetScript(Script script);
   // Before it is added to a fleet.
   void SetEpoch(uint64_t epoch);
+  // Promises to speak so often, and does not keep it: a session without a
+  // step is silent. Before the first session.
+  void PromiseHeartbeats(absl::Duration interval);
   // Says nothing of prompts before their first token.
   void SetSilent(bool silent);
   // Ends whole handles only, as workers of old. Before the first session.

@@ -82,6 +82,7 @@ struct FakeWorker::State : v1::WorkerService::CallbackService {
   std::vector<v1::Cancel> cancels ABSL_GUARDED_BY(mutex);
   bool cancels_choices ABSL_GUARDED_BY(mutex) = true;
   int hold_at ABSL_GUARDED_BY(mutex) = 1 << 30;
+  absl::Duration heartbeat ABSL_GUARDED_BY(mutex);  // below a second
   Script script ABSL_GUARDED_BY(mutex) = LetterAt;
   bool silent ABSL_GUARDED_BY(mutex) = false;
   v1::ErrorReason fail_reason ABSL_GUARDED_BY(mutex) =
@@ -106,6 +107,8 @@ class FakeSession final
       if (state_->cancels_choices) {
         hello.mutable_hello()->add_features(v1::FEATURE_CANCEL_CHOICES);
       }
+      hello.mutable_hello()->mutable_heartbeat_interval()->set_nanos(
+          static_cast<int32_t>(absl::ToInt64Nanoseconds(state_->heartbeat)));
       SendLocked(std::move(hello));
     }
     StartRead(&request_);
@@ -387,6 +390,11 @@ std::vector<v1::Submit> FakeWorker::submits() const {
 std::vector<v1::Cancel> FakeWorker::cancels() const {
   absl::MutexLock lock(&state_->mutex);
   return state_->cancels;
+}
+
+void FakeWorker::PromiseHeartbeats(absl::Duration interval) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->heartbeat = interval;
 }
 
 void FakeWorker::ForgetCancelChoices() {

@@ -131,6 +131,20 @@ TEST_F(WorkerServerTest, HelloTellsWhoTheWorkerIs) {
   EXPECT_EQ(session.hello().features_size(), 4);
 }
 
+TEST_F(WorkerServerTest, ASessionWithoutStepsHearsSignsOfLife) {
+  Start();
+  TestSession session(*stub_);
+  ASSERT_TRUE(session.Open());
+  EXPECT_EQ(session.hello().heartbeat_interval().nanos(),
+            absl::ToInt64Nanoseconds(kSessionHeartbeat));
+  for (int i = 0; i < 2; ++i) {
+    const auto response = session.Read();
+    ASSERT_TRUE(response.has_value());
+    ASSERT_TRUE(response->has_heartbeat());
+    EXPECT_EQ(response->heartbeat().load().block_count(), kBlocks);
+  }
+}
+
 TEST_F(WorkerServerTest, AProtocolOfTheFutureIsRefused) {
   Start();
   TestSession session(*stub_);
