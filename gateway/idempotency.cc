@@ -67,7 +67,9 @@ absl::StatusOr<std::shared_ptr<TokenStream>> IdempotencyStore::Open(
   CARAVAN_ASSIGN_OR_RETURN(StreamCursor cursor, CursorOf(request));
   absl::MutexLock lock(&mutex_);
   Evict();
-  const auto [it, is_new] = entries_.try_emplace(ScopeOf(request));
+  const std::string scope = ScopeOf(request);
+  ForgetFailed(scope);
+  const auto [it, is_new] = entries_.try_emplace(scope);
   Entry& entry = it->second;
   if (!is_new && entry.body_digest != request.body_digest) {
     return MakeError(
@@ -92,6 +94,13 @@ absl::StatusOr<std::shared_ptr<TokenStream>> IdempotencyStore::Open(
   }
   return std::make_shared<RecordedStream>(entry.recording, std::move(request),
                                           std::move(cursor));
+}
+
+// Its readers know of the failure before Ended is called, and may be back.
+void IdempotencyStore::ForgetFailed(const std::string& scope) {
+  const auto it = entries_.find(scope);
+  if (it == entries_.end() || it->second.recording->error().ok()) return;
+  entries_.erase(it);
 }
 
 void IdempotencyStore::Ended(const std::shared_ptr<Recording>& recording) {

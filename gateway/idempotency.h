@@ -68,6 +68,8 @@ class IdempotencyStore {
     std::shared_ptr<Recording> recording;
   };
 
+  void ForgetFailed(const std::string& scope)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // At most once a second.
   void Evict() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -1,9 +1,12 @@
 // Requests with an idempotency key, as the client sees them.
+#include "gateway/idempotency.h"
+
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "caravan/v1/inference.grpc.pb.h"
@@ -129,6 +132,26 @@ TEST_F(IdempotencyTest, AFailureIsForgotten) {
   EXPECT_EQ(client.Post("/v1/completions", Completion(""), kKey).status, 429);
   first_.FailSubmits(v1::ERROR_REASON_UNSPECIFIED, false);
   EXPECT_EQ(client.Post("/v1/completions", Completion(""), kKey).status, 200);
+}
+
+// A reader learns of a failure before the store does.
+TEST(IdempotencyStoreTest, AFailedGenerationIsNotAttachedTo) {
+  IdempotencyStore store({}, &SystemClock::Get());
+  std::vector<std::shared_ptr<Recording>> recordings;
+  const auto start = [&](GenerationRequest,
+                         std::shared_ptr<Recording> recording) {
+    recordings.push_back(std::move(recording));
+    return absl::OkStatus();
+  };
+  GenerationRequest request;
+  request.idempotency_key = "order-1";
+  request.prompts.emplace_back();
+  ASSERT_OK(store.Open(request, start));
+  ASSERT_OK(store.Open(request, start));
+  ASSERT_EQ(recordings.size(), 1u);
+  recordings[0]->End(MakeError(Reason::kKvExhausted, "no blocks"));
+  ASSERT_OK(store.Open(request, start));
+  EXPECT_EQ(recordings.size(), 2u);
 }
 
 TEST_F(IdempotencyTest, WhatNobodyReadsEndsAfterAWhile) {
