@@ -15,6 +15,7 @@
 #include "worker/model/memory_plan.h"
 #include "worker/model/model_loader.h"
 #include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/reference/reference_backend.h"
 
 namespace caravan::cli {
@@ -34,10 +35,8 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
     const std::string& device) {
   if (device == "reference") return worker::MakeReferenceBackend({});
   if (device == "auto" || device == "cpu") return worker::MakeCpuBackend({});
-  if (device == "cuda") {
-    return UnsupportedError("--device cuda", "this build has no CUDA backend");
-  }
-  return FieldError("--device", "auto, cpu or reference", device);
+  if (device == "cuda") return worker::MakeCudaPlanner({});
+  return FieldError("--device", "auto, cpu, reference or cuda", device);
 }
 
 std::string Rounded(double value, const char* unit) {
@@ -126,7 +125,8 @@ Command AddPlan(CLI::App& root) {
       "plan", "What a model takes in memory; config.json is enough");
   const auto options = std::make_shared<PlanOptions>();
   app->add_option("DIR", options->directory, "Model directory")->required();
-  app->add_option("--device", options->device, "auto, cpu or reference");
+  app->add_option("--device", options->device,
+                  "auto, cpu, reference or cuda");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
       ->allow_extra_args(false);
   app->add_option("--max-step-tokens", options->memory.max_step_tokens,

@@ -26,6 +26,10 @@ size_t Backend::ArenaBytes(size_t bytes) const {
   return Buffer::AllocatedBytes(bytes);
 }
 
+absl::StatusOr<std::optional<size_t>> Backend::FreeBytes() const {
+  return std::optional<size_t>();
+}
+
 absl::Status Backend::Keep(std::span<const float>) { return absl::OkStatus(); }
 
 absl::Status Backend::BeginStep(const StepInputs&) { return absl::OkStatus(); }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -120,6 +121,9 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes);
   // What AllocateArena(bytes) takes.
   virtual size_t ArenaBytes(size_t bytes) const;
+  // Bytes that Pack, AllocateKv and the others can still take of memory that is
+  // not the host's; nothing where all they take is.
+  virtual absl::StatusOr<std::optional<size_t>> FreeBytes() const;
   // Whether the caller may read and write what AllocateArena gives.
   virtual bool ArenasAreHostMemory() const { return true; }
 

@@ -1,6 +1,7 @@
 #include "worker/server/model_startup.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "common/strings.h"
 #include "worker/model/hashing.h"
 #include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/reference/reference_backend.h"
 #include "worker/ops/self_test.h"
 #include "worker/server/memory_budget.h"
@@ -61,8 +63,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
                            ParseNumerics(options));
   if (options.device == "reference") return MakeReferenceBackend(numerics);
   if (options.device == "cuda") {
-    return UnsupportedError("--device=cuda",
-                            "this build has no CUDA backend; use cpu");
+    CudaOptions cuda;
+    cuda.numerics = numerics;
+    return MakeCudaBackend(cuda);
   }
   return MakeCpuBackend({.numerics = numerics,
                          .threads = ThreadCount(options),
@@ -88,10 +91,14 @@ void PlanNothing(MemoryPlan& plan) {
 
 absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
   const ModelDescription& description = model.description;
+  CARAVAN_ASSIGN_OR_RETURN(const std::optional<size_t> device_bytes,
+                           model.backend->FreeBytes());
   KvRequest request{.blocks = options.kv_blocks,
                     .memory_bytes = options.kv_memory_bytes,
                     .max_running = options.max_running,
-                    .available_bytes = AvailableMemoryBytes()};
+                    .available_bytes = device_bytes
+                                           ? static_cast<int64_t>(*device_bytes)
+                                           : AvailableMemoryBytes()};
   CARAVAN_ASSIGN_OR_RETURN(model.block_count,
                            DecideKvBlocks(request, description.config,
                                           description.plan, *model.backend));

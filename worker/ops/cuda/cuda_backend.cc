@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -81,6 +82,10 @@ class CudaBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
   size_t ArenaBytes(size_t bytes) const override {
     return DeviceBuffer::AllocatedBytes(bytes);
+  }
+  absl::StatusOr<std::optional<size_t>> FreeBytes() const override {
+    CARAVAN_ASSIGN_OR_RETURN(const size_t bytes, device_->FreeBytes());
+    return std::optional<size_t>(bytes);
   }
   bool ArenasAreHostMemory() const override { return false; }
   bool CanEmbedFromHead() const override { return true; }

@@ -37,9 +37,6 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaPlanner(
     const CudaOptions& options);
 
-// Bytes that the machine's device has free; errors as MakeCudaBackend.
-absl::StatusOr<size_t> CudaFreeBytes(const CudaOptions& options);
-
 namespace cuda {
 
 // On a given device.

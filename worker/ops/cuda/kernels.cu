@@ -33,10 +33,10 @@ class CudaThread {
     return __shfl_xor_sync(0xffffffffu, value, mask);
   }
 
+  // Not volatile, as LoadStream is not: loads must be free to run ahead.
   __device__ __forceinline__ void Mma(float* c, const uint32_t* a,
                                       const uint32_t* b) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -45,8 +45,7 @@ class CudaThread {
   // Not kept in L1, which is for what several warps read.
   __device__ __forceinline__ Words4 LoadStream(const Words4* address) {
     Words4 value;
-    asm volatile(
-        "ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(value.word[0]), "=r"(value.word[1]), "=r"(value.word[2]),
           "=r"(value.word[3])
         : "l"(address));

@@ -304,10 +304,4 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
   return cuda::MakeBackendOn(std::move(device), options);
 }
 
-absl::StatusOr<size_t> CudaFreeBytes(const CudaOptions& options) {
-  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device,
-                           cuda::OpenNvidiaDevice(options.device));
-  return device->FreeBytes();
-}
-
 }  // namespace caravan::worker

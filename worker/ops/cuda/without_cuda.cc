@@ -3,19 +3,10 @@
 #include "worker/ops/cuda/cuda_backend.h"
 
 namespace caravan::worker {
-namespace {
 
-absl::Status NotBuilt() {
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
   return UnsupportedError("--device=cuda",
                           "this build has no CUDA backend; use cpu");
 }
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
-  return NotBuilt();
-}
-
-absl::StatusOr<size_t> CudaFreeBytes(const CudaOptions&) { return NotBuilt(); }
 
 }  // namespace caravan::worker

@@ -24,13 +24,14 @@ using ::caravan::testing::RepositoryPath;
 constexpr int32_t kBlocks = 8;
 constexpr int32_t kMaxTokens = 16;
 
-std::unique_ptr<Backend> Emulated(const NumericsOptions& numerics) {
+// On the machine's device where `machine`, else on the emulated one.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(
+    bool machine, const NumericsOptions& numerics) {
   CudaOptions options;
   options.numerics = numerics;
-  auto backend = cuda::MakeBackendOn(
+  if (machine) return MakeCudaBackend(options);
+  return cuda::MakeBackendOn(
       std::make_unique<cuda::EmulatedDevice>(cuda::EmulatedOptions()), options);
-  EXPECT_OK(backend.status());
-  return *std::move(backend);
 }
 
 // The demo model on one backend.
@@ -100,9 +101,20 @@ class Model {
   Activations activations_;
 };
 
-TEST(CudaModelTest, TheFp32ClassContinuesAsTheReferenceDoes) {
+class CudaModelTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    const absl::Status status = MakeCuda(GetParam(), {}).status();
+    if (!status.ok()) GTEST_SKIP() << status.message();
+  }
+  std::unique_ptr<Backend> Cuda(const NumericsOptions& numerics) {
+    return *MakeCuda(GetParam(), numerics);
+  }
+};
+
+TEST_P(CudaModelTest, TheFp32ClassContinuesAsTheReferenceDoes) {
   Model reference(*MakeReferenceBackend(NumericsOptions()));
-  Model cuda(Emulated({ActivationType::kFp32, DType::kFp32}));
+  Model cuda(Cuda({ActivationType::kFp32, DType::kFp32}));
   std::vector<int32_t> ids = {1, 9, 14, 27, 5};
   int32_t position = 0;
   for (int i = 0; i < 4; ++i) {
@@ -119,10 +131,10 @@ TEST(CudaModelTest, TheFp32ClassContinuesAsTheReferenceDoes) {
   }
 }
 
-TEST(CudaModelTest, WhatIsPlannedIsWhatIsAllocated) {
+TEST_P(CudaModelTest, WhatIsPlannedIsWhatIsAllocated) {
   for (const ActivationType activations :
        {ActivationType::kFp32, ActivationType::kBf16}) {
-    Model model(Emulated({activations, DType::kBf16}));
+    Model model(Cuda({activations, DType::kBf16}));
     model.Step({1, 9, 14}, 0);
     const MemoryPlan& plan = model.plan();
     EXPECT_EQ(plan.weight_bytes, model.weights().bytes);
@@ -133,8 +145,8 @@ TEST(CudaModelTest, WhatIsPlannedIsWhatIsAllocated) {
   }
 }
 
-TEST(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
-  const Model model(Emulated({ActivationType::kBf16, DType::kBf16}));
+TEST_P(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
+  const Model model(Cuda({ActivationType::kBf16, DType::kBf16}));
   const auto planner = *MakeCudaPlanner(CudaOptions());
   ModelOptions options;
   options.memory.max_step_tokens = kMaxTokens;
@@ -145,6 +157,9 @@ TEST(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
   EXPECT_EQ(description.plan.fixed_bytes(), model.plan().fixed_bytes());
   EXPECT_EQ(description.plan.kv_block_bytes, model.plan().kv_block_bytes);
 }
+
+INSTANTIATE_TEST_SUITE_P(Emulated, CudaModelTest, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(Machine, CudaModelTest, ::testing::Values(true));
 
 }  // namespace
 }  // namespace caravan::worker

@@ -3,6 +3,9 @@
 #ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
 
+#include <type_traits>
+
+#include "worker/ops/cuda/kernels/ceilings.h"
 #include "worker/ops/cuda/kernels/chain_attention.h"
 #include "worker/ops/cuda/kernels/chain_gemm.h"
 #include "worker/ops/cuda/kernels/elementwise.h"
@@ -31,7 +34,7 @@ using AllKernels =
                RopeStoreKernel, CopyBlockKernel, NormKernel, ChainGemmKernel,
                ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
                MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
-               MmaAttendKernel>;
+               MmaAttendKernel, ReadCeilingKernel, MmaCeilingKernel>;
 
 }  // namespace caravan::worker::cuda
 

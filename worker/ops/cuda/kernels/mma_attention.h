@@ -186,15 +186,21 @@ struct MmaAttendKernel {
                                     const Shared& shared, Thread& thread) {
     const int lane = thread.lane();
     const int32_t steps = static_cast<int32_t>(args.cache.width() / 16);
+    const Words4* keys[kWarpBlocks];
     CARAVAN_UNROLL
     for (int b = 0; b < kWarpBlocks; ++b) {
       const int32_t key = begin + b * kSlots;
-      if (key > tile.last_position) break;
-      const Words4* const keys = BlockOf(args, tile, key, /*values=*/false);
-      CARAVAN_UNROLL_4
-      for (int32_t step = 0; step < steps; ++step) {
-        const Words4 k = thread.LoadStream(keys + step * kWarpLanes + lane);
-        const Words4 q = shared.q[step * kWarpLanes + lane];
+      keys[b] = key <= tile.last_position
+                    ? BlockOf(args, tile, key, /*values=*/false) + lane
+                    : nullptr;
+    }
+    CARAVAN_UNROLL_2
+    for (int32_t step = 0; step < steps; ++step) {
+      const Words4 q = shared.q[step * kWarpLanes + lane];
+      CARAVAN_UNROLL
+      for (int b = 0; b < kWarpBlocks; ++b) {
+        if (keys[b] == nullptr) continue;
+        const Words4 k = thread.LoadStream(keys[b] + step * kWarpLanes);
         thread.Mma(scores[2 * b], q.word, k.word);
         thread.Mma(scores[2 * b + 1], q.word, k.word + 2);
       }

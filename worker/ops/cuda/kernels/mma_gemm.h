@@ -22,6 +22,9 @@ namespace caravan::worker::cuda {
 template <int kTokenTiles>
 struct MmaGemmKernel {
   static constexpr int kThreads = 256;  // at most
+  // Steps of 1 KiB of weights that a warp has under way: one to two times as
+  // many. 3 to 16 warps a multiprocessor need 32 KiB to keep the memory busy.
+  static constexpr int kAhead = kTokenTiles <= 2 ? 8 : 4;
   static constexpr int kSumsOfTile = 4 * kWarpLanes;
   static constexpr int64_t kSharedBytes =  // with 8 segments
       int64_t{4} * kMaxSegments * kTokenTiles * kSumsOfTile;
@@ -91,17 +94,38 @@ struct MmaGemmKernel {
       const int32_t own = first + n < tiles ? first + n : tiles - 1;
       x[n] = args.x + int64_t{own} * steps * kWarpLanes + thread.lane();
     }
-    CARAVAN_UNROLL_4
-    for (int32_t step = segments.padded[segment] / kStepDepth; step < end;
-         ++step) {
-      const Words4 low = thread.LoadStream(w + (2 * step) * kWarpLanes);
-      const Words4 high = thread.LoadStream(w + (2 * step + 1) * kWarpLanes);
+    // The next steps' weights are on their way while these are multiplied.
+    Words4 now[2 * kAhead];
+    Words4 next[2 * kAhead];
+    const int32_t begin = segments.padded[segment] / kStepDepth;
+    Load(w, begin, end, now, thread);
+    for (int32_t step = begin; step < end; step += kAhead) {
+      Load(w, step + kAhead, end, next, thread);
       CARAVAN_UNROLL
-      for (int n = 0; n < kTokenTiles; ++n) {
-        const Words4 b = x[n][int64_t{step} * kWarpLanes];
-        thread.Mma(sums[n], low.word, b.word);
-        thread.Mma(sums[n], high.word, b.word + 2);
+      for (int u = 0; u < kAhead; ++u) {
+        if (step + u >= end) break;
+        CARAVAN_UNROLL
+        for (int n = 0; n < kTokenTiles; ++n) {
+          const Words4 b = x[n][int64_t{step + u} * kWarpLanes];
+          thread.Mma(sums[n], now[2 * u].word, b.word);
+          thread.Mma(sums[n], now[2 * u + 1].word, b.word + 2);
+        }
       }
+      CARAVAN_UNROLL
+      for (int u = 0; u < 2 * kAhead; ++u) now[u] = next[u];
+    }
+  }
+
+  // Weights of steps [step, step + kAhead), up to `end`.
+  template <typename Thread>
+  static CARAVAN_DEVICE void Load(const Words4* w, int32_t step, int32_t end,
+                                  Words4 (&out)[2 * kAhead], Thread& thread) {
+    CARAVAN_UNROLL
+    for (int u = 0; u < kAhead; ++u) {
+      if (step + u >= end) break;
+      const Words4* const tile = w + int64_t{2} * (step + u) * kWarpLanes;
+      out[2 * u] = thread.LoadStream(tile);
+      out[2 * u + 1] = thread.LoadStream(tile + kWarpLanes);
     }
   }
 

@@ -30,11 +30,11 @@
 #ifdef __CUDACC__
 #define CARAVAN_DEVICE __device__ __forceinline__
 #define CARAVAN_UNROLL _Pragma("unroll")
-#define CARAVAN_UNROLL_4 _Pragma("unroll 4")
+#define CARAVAN_UNROLL_2 _Pragma("unroll 2")
 #else
 #define CARAVAN_DEVICE inline
 #define CARAVAN_UNROLL
-#define CARAVAN_UNROLL_4
+#define CARAVAN_UNROLL_2
 #endif
 
 namespace caravan::worker::cuda {
