@@ -5,6 +5,7 @@ import asyncio
 import collections
 import json
 import random
+import time
 
 from load import stream_completion
 from suite import MODEL
@@ -18,6 +19,8 @@ PROMPTS = (
 # Kills go mostly to workers: the others hold no stream.
 WEIGHTS = {"worker": 8, "router": 1, "tokenizer": 1}
 HIT_SEQUENCES = 8
+# Tokens that come so soon after a kill may be from before it, in seconds.
+ON_THE_WAY = 0.2
 
 
 def make_requests(rng, count, max_tokens):
@@ -68,7 +71,7 @@ class Report:
 
     def __init__(self):
         self.kills = collections.Counter()  # by kind of process
-        self.hits = 0      # kills of workers with 8 or more running sequences
+        self.hits = 0      # kills of workers with 8 or more sequences
         self.streams = 0   # that ended
         self.tokens = 0
         self.interrupted = 0
@@ -106,6 +109,8 @@ class Chaos:
         self.expected = []
         self.over = asyncio.Event()
         self.next = 0
+        self.last_kill = 0.0  # of a worker
+        self.running = {}  # time of the last token by number of the stream
 
     async def run(self):
         await choose_stop_texts(self.fleet.http, self.requests, self.width)
@@ -125,10 +130,15 @@ class Chaos:
 
     async def keep_streaming(self):
         while not self.over.is_set():
-            index = self.next % len(self.requests)
+            number = self.next
             self.next += 1
+            index = number % len(self.requests)
             body = self.requests[index]
-            outcome = await stream_completion(self.fleet.http, body)
+            self.note_token(number)  # a new one owes nothing to earlier kills
+            outcome = await stream_completion(
+                self.fleet.http, body,
+                on_tokens=lambda _: self.note_token(number))
+            self.running.pop(number, None)
             self.report.streams += 1
             self.report.tokens += len(outcome.token_ids)
             self.report.longest_pause = max(self.report.longest_pause,
@@ -159,24 +169,39 @@ class Chaos:
             await asyncio.sleep(self.interval)
             restarts = [r for r in restarts if not r.done()]
             member = self.choose()
+            if kind_of(member) == "worker":
+                await self.all_go_on()
             await loop.run_in_executor(None, self.kill, member)
+            if kind_of(member) == "worker":
+                self.last_kill = time.monotonic()
             restarts.append(loop.run_in_executor(None, member.start))
         await asyncio.gather(*restarts)
         self.over.set()
 
+    async def all_go_on(self):
+        """Until every stream that lived through the last kill of a worker has
+        had a token since: two deaths without one make a request suspect."""
+        while any(last_token < self.last_kill + ON_THE_WAY
+                  for last_token in self.running.values()):
+            await asyncio.sleep(0.02)
+
+    def note_token(self, number):
+        self.running[number] = time.monotonic()
+
     def choose(self):
-        alive = [m for m in self.fleet.members.values()
-                 if m.alive() and kind_of(m) in WEIGHTS]
+        up = [m for m in self.fleet.members.values()
+              if m.up and kind_of(m) in WEIGHTS]
         weights = [WEIGHTS[kind_of(m)] / len(self.fleet.group(kind_of(m)))
-                   for m in alive]
-        return self.rng.choices(alive, weights)[0]
+                   for m in up]
+        return self.rng.choices(up, weights)[0]
 
     def kill(self, member):
         kind = kind_of(member)
         if kind == "worker":
-            running = member.metrics().sum("caravan_worker_sequences",
-                                           state="running")
-            self.report.hits += running >= HIT_SEQUENCES
+            metrics = member.metrics()
+            streams = sum(metrics.sum("caravan_worker_sequences", state=state)
+                          for state in ("running", "waiting"))
+            self.report.hits += streams >= HIT_SEQUENCES
         member.kill()
         self.report.kills[kind] += 1
 

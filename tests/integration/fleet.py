@@ -23,7 +23,7 @@ class Member:
         self.binary = binary
         self.flags = [str(flag) for flag in flags]
         self.service = None
-        self.lives = 0
+        self.up = False  # has said that it is ready, and was not killed
         self._process = None
 
     def start(self):
@@ -43,7 +43,7 @@ class Member:
         fields = dict(word.split("=", 1) for word in line.split()[1:])
         self.ready = fields
         self.service = Service(self.name, {**fields, "pid": self.pid})
-        self.lives += 1
+        self.up = True
 
     def log(self):
         return (self.fleet.folder / f"{self.name}.log").read_text(
@@ -61,11 +61,13 @@ class Member:
 
     def kill(self):
         """SIGKILL; returns when the process is gone."""
+        self.up = False
         self.send(signal.SIGKILL)
         self._process.wait(30)
 
     def end(self, seconds=60):
         """SIGTERM; returns the exit code."""
+        self.up = False
         if self.alive():
             self.send(signal.SIGTERM)
         try:

@@ -50,7 +50,7 @@ def test_no_stream_is_lost_or_doubled_while_processes_are_killed(
         start_fleet, small_model):
     total = run_both_models(start_fleet, small_model, width=32,
                             demo_seconds=10, small_seconds=10, requests=24)
-    assert sum(total.kills.values()) >= 8
+    assert sum(total.kills.values()) >= 6
     assert total.interrupted >= 1 and total.resumes >= total.interrupted
 
 
