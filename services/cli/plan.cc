@@ -15,7 +15,7 @@
 #include "worker/model/memory_plan.h"
 #include "worker/model/model_loader.h"
 #include "worker/ops/cpu/cpu_backend.h"
-#include "worker/ops/cuda/cuda_backend.h"
+#include "worker/ops/numerics.h"
 #include "worker/ops/reference/reference_backend.h"
 
 namespace caravan::cli {
@@ -24,6 +24,8 @@ namespace {
 struct PlanOptions {
   std::string directory;
   std::string device = "auto";
+  std::string activations = "auto";
+  std::string kv = "auto";
   std::vector<std::string> overrides;
   worker::MemoryPlanOptions memory;
   double memory_gib = 0;  // 0: this machine's
@@ -32,11 +34,15 @@ struct PlanOptions {
 constexpr int32_t kBlockTokens = 16;
 
 absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
-    const std::string& device) {
-  if (device == "reference") return worker::MakeReferenceBackend({});
-  if (device == "auto" || device == "cpu") return worker::MakeCpuBackend({});
-  if (device == "cuda") return worker::MakeCudaPlanner({});
-  return FieldError("--device", "auto, cpu, reference or cuda", device);
+    const std::string& device, const worker::NumericsOptions& numerics) {
+  if (device == "reference") return worker::MakeReferenceBackend(numerics);
+  if (device == "auto" || device == "cpu") {
+    return worker::MakeCpuBackend({.numerics = numerics});
+  }
+  if (device == "cuda") {
+    return UnsupportedError("--device cuda", "this build has no CUDA backend");
+  }
+  return FieldError("--device", "auto, cpu or reference", device);
 }
 
 std::string Rounded(double value, const char* unit) {
@@ -102,17 +108,23 @@ void PrintFit(const PlanOptions& options, const worker::ModelDescription& model,
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
-  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<worker::Backend> backend,
-                           MakeBackend(options.device));
   worker::ModelOptions model_options;
   model_options.overrides = options.overrides;
   model_options.memory = options.memory;
+  CARAVAN_ASSIGN_OR_RETURN(
+      const worker::WeightTypes weights,
+      worker::ReadWeightTypes(options.directory, model_options));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const worker::NumericsOptions numerics,
+      worker::ParseNumerics(options.activations, options.kv, weights));
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<worker::Backend> backend,
+                           MakeBackend(options.device, numerics));
   CARAVAN_ASSIGN_OR_RETURN(
       const worker::ModelDescription model,
       worker::DescribeModel(options.directory, model_options, *backend));
   std::cout << model.directory << ": " << model.plan.parameters
             << " parameters, " << model.config.layers << " layers, class "
-            << backend->NumericsClass(model.dtype) << "\n";
+            << backend->NumericsClass(model.weight_types) << "\n";
   PrintBytes(model.plan);
   PrintFit(options, model, *backend);
   return absl::OkStatus();
@@ -125,8 +137,9 @@ Command AddPlan(CLI::App& root) {
       "plan", "What a model takes in memory; config.json is enough");
   const auto options = std::make_shared<PlanOptions>();
   app->add_option("DIR", options->directory, "Model directory")->required();
-  app->add_option("--device", options->device,
-                  "auto, cpu, reference or cuda");
+  app->add_option("--device", options->device, "auto, cpu or reference");
+  app->add_option("--activations", options->activations, "As the worker's");
+  app->add_option("--kv", options->kv, "As the worker's");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
       ->allow_extra_args(false);
   app->add_option("--max-step-tokens", options->memory.max_step_tokens,

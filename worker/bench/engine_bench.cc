@@ -11,6 +11,7 @@
 #include "worker/bench/engine_report.h"
 #include "worker/model/model_loader.h"
 #include "worker/ops/cpu/int8_probe.h"
+#include "worker/ops/numerics.h"
 #include "worker/shard/shard_runner.h"
 
 namespace caravan::worker::bench {
@@ -133,14 +134,19 @@ absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(
 }
 
 absl::Status EngineBench::Load() {
-  CARAVAN_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(options_.cpu));
   ModelOptions model;
   model.memory.max_step_tokens = options_.max_step_tokens;
+  CARAVAN_ASSIGN_OR_RETURN(const WeightTypes weights,
+                           ReadWeightTypes(options_.model_directory, model));
+  CpuOptions cpu = options_.cpu;
+  CARAVAN_ASSIGN_OR_RETURN(
+      cpu.numerics, ParseNumerics(options_.activations, options_.kv, weights));
+  CARAVAN_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(cpu));
   CARAVAN_ASSIGN_OR_RETURN(
       model_, LoadModel(options_.model_directory, model, backend_.get()));
   costs_ = CostsOf(*model_);
   arithmetic_ =
-      ArithmeticOf(backend_->NumericsClass(model_->description.dtype));
+      ArithmeticOf(backend_->NumericsClass(model_->description.weight_types));
   return absl::OkStatus();
 }
 
@@ -224,7 +230,8 @@ absl::StatusOr<WholeReport> EngineBench::MeasureWhole(int streams) {
 
 EngineBenchReport EngineBench::EmptyReport() {
   EngineBenchReport report;
-  report.numerics_class = backend_->NumericsClass(model_->description.dtype);
+  report.numerics_class =
+      backend_->NumericsClass(model_->description.weight_types);
   report.checkpoint = model_->description.checkpoint;
   report.threads = options_.cpu.threads;
   report.parameters = model_->description.plan.parameters;

@@ -31,6 +31,8 @@ struct EngineBenchOptions {
   int whole_runs = 0;            // of each batch, prefill included; 0: none
 
   // As the worker's.
+  std::string activations = "auto";
+  std::string kv = "auto";
   int32_t max_step_tokens = 512;
   int32_t max_prefill_chunk = 512;
   int32_t depth = 1;

@@ -94,15 +94,14 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
                           const Backend& backend,
                           const MemoryPlanOptions& options) {
   const auto types = [dtype](const std::string&) { return FromDType(dtype); };
-  return MakeMemoryPlan(config, dtype, types, backend, options);
+  return MakeMemoryPlan(config, TensorTypes(types), backend, options);
 }
 
-MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
-                          const TensorTypes& types, const Backend& backend,
+MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
+                          const Backend& backend,
                           const MemoryPlanOptions& options) {
   const ModelLayout layout = MakeLayout(config);
   MemoryPlan plan;
-  plan.dtype = dtype;
   Counter counter(types, backend, &plan);
   for (const TensorSpec& tensor : AllTensors(layout)) counter.Tensor(tensor);
   CountPacked(layout, backend, counter);

@@ -33,7 +33,6 @@ struct GroupPlan {
 
 struct MemoryPlan {
   int64_t parameters = 0;  // tied tables counted once
-  DType dtype = DType::kFp32;
   std::array<GroupPlan, kTensorGroupCount> groups;
   size_t checkpoint_bytes = 0;
   size_t weight_bytes = 0;    // packed matrices and fp32 vectors
@@ -54,11 +53,10 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
                           const Backend& backend,
                           const MemoryPlanOptions& options);
 
-// The same where tensors, by their Hugging Face names, have types of their own;
-// `dtype` is what the numerics class names.
+// The same where tensors, by their Hugging Face names, have types of their own.
 using TensorTypes = std::function<WeightType(const std::string& name)>;
-MemoryPlan MakeMemoryPlan(const ModelConfig& config, DType dtype,
-                          const TensorTypes& types, const Backend& backend,
+MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
+                          const Backend& backend,
                           const MemoryPlanOptions& options);
 
 // config.json's torch_dtype; fp32 where it has none.

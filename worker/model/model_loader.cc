@@ -4,10 +4,35 @@
 
 #include "absl/status/status.h"
 #include "common/status/status_macros.h"
+#include "common/strings.h"
 #include "worker/model/checkpoint_tensors.h"
+#include "worker/model/layout.h"
 
 namespace caravan::worker {
 namespace {
+
+// Null where there are no weights.
+absl::StatusOr<std::unique_ptr<CheckpointTensors>> OpenWeights(
+    const std::string& directory) {
+  auto checkpoint = CheckpointTensors::Open(directory);
+  if (absl::IsNotFound(checkpoint.status())) {
+    return std::unique_ptr<CheckpointTensors>();
+  }
+  return checkpoint;
+}
+
+absl::StatusOr<WeightTypes> WeightTypesOf(ModelConfig config,
+                                          const CheckpointTensors* checkpoint) {
+  if (checkpoint == nullptr) return WeightTypes(PlannedDType(config));
+  CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(*checkpoint));
+  config.stage = Stage();
+  WeightTypes types;
+  for (const TensorSpec& tensor : AllTensors(MakeLayout(config))) {
+    if (tensor.cols == 0) continue;
+    types.Add(LoadedType(*checkpoint, tensor.name, dtype));
+  }
+  return types;
+}
 
 absl::StatusOr<ModelDescription> Describe(const std::string& directory,
                                           const ModelOptions& options,
@@ -25,33 +50,39 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
         LoadGenerationConfig(directory, model.config.vocab_size));
   }
   model.eos_ids = model.generation.eos_ids.value_or(model.config.eos_ids);
+  CARAVAN_ASSIGN_OR_RETURN(model.weight_types,
+                           WeightTypesOf(model.config, checkpoint));
   if (checkpoint == nullptr) {
-    model.dtype = PlannedDType(model.config);
-    model.plan =
-        MakeMemoryPlan(model.config, model.dtype, backend, options.memory);
+    model.plan = MakeMemoryPlan(model.config, PlannedDType(model.config),
+                                backend, options.memory);
     return model;
   }
-  CARAVAN_ASSIGN_OR_RETURN(model.dtype, MatrixDType(*checkpoint));
+  CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(*checkpoint));
   model.checkpoint = checkpoint->Describe();
   const auto types = [&](const std::string& name) {
-    return LoadedType(*checkpoint, name, model.dtype);
+    return LoadedType(*checkpoint, name, dtype);
   };
-  model.plan =
-      MakeMemoryPlan(model.config, model.dtype, types, backend, options.memory);
+  model.plan = MakeMemoryPlan(model.config, types, backend, options.memory);
   return model;
 }
 
 }  // namespace
 
+absl::StatusOr<WeightTypes> ReadWeightTypes(const std::string& directory,
+                                            const ModelOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const ModelConfig config,
+                           LoadModelConfig(directory, options.overrides));
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
+                           OpenWeights(directory));
+  return WeightTypesOf(config, checkpoint.get());
+}
+
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,
                                                const ModelOptions& options,
                                                const Backend& backend) {
-  const auto checkpoint = CheckpointTensors::Open(directory);
-  if (!checkpoint.ok() && !absl::IsNotFound(checkpoint.status())) {
-    return checkpoint.status();
-  }
-  return Describe(directory, options, backend,
-                  checkpoint.ok() ? checkpoint->get() : nullptr);
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
+                           OpenWeights(directory));
+  return Describe(directory, options, backend, checkpoint.get());
 }
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(

@@ -35,8 +35,9 @@ struct ModelDescription {
   GenerationConfig generation;
   // Ids that end a choice: generation_config.json's, else config.json's.
   std::vector<int32_t> eos_ids;
-  DType dtype = DType::kFp32;  // of the checkpoint, else PlannedDType()
-  std::string checkpoint;      // CheckpointTensors::Describe(), or empty
+  // Of all matrices of all stages, as they are handed to the backend.
+  WeightTypes weight_types;
+  std::string checkpoint;  // CheckpointTensors::Describe(), or empty
   MemoryPlan plan;
 };
 
@@ -44,6 +45,12 @@ struct LoadedModel {
   ModelDescription description;
   Weights weights;
 };
+
+// The types of all matrices of all stages, as a backend is given them: those of
+// the checkpoint, or PlannedDType() where there are no weights. Errors are
+// those of DescribeModel.
+absl::StatusOr<WeightTypes> ReadWeightTypes(const std::string& directory,
+                                            const ModelOptions& options);
 
 // Reads the JSON files and, where weights exist, their headers.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,

@@ -223,8 +223,8 @@ absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
     elements += tensor.elements();
   }
   Weights weights;
-  CARAVAN_ASSIGN_OR_RETURN(weights.dtype, MatrixDType(checkpoint));
-  Loader loader(checkpoint, backend, weights.dtype, elements, progress);
+  CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(checkpoint));
+  Loader loader(checkpoint, backend, dtype, elements, progress);
   CARAVAN_RETURN_IF_ERROR(LoadAll(layout, backend, loader, weights));
   weights.listing = loader.listing();
   weights.id = weights.listing.Id();

@@ -42,10 +42,9 @@ struct Weights {
   std::vector<float> final_norm;
   std::unique_ptr<PackedMatrix> head;
 
-  DType dtype = DType::kFp32;  // of every matrix in the checkpoint
-  WeightsListing listing;      // of what was loaded
-  std::string id;              // of `listing`: DESIGN.md 1.2, hex
-  size_t bytes = 0;            // as allocated: MemoryPlan::weight_bytes
+  WeightsListing listing;  // of what was loaded
+  std::string id;          // of `listing`: DESIGN.md 1.2, hex
+  size_t bytes = 0;        // as allocated: MemoryPlan::weight_bytes
 
   const PackedMatrix* embedding_table() const {
     return embedding != nullptr ? embedding.get() : head.get();
@@ -68,7 +67,6 @@ WeightType LoadedType(const CheckpointTensors& checkpoint,
 // are dropped as they are done with. Errors (kModelFileInvalid) name file and
 // tensor: missing ones, shapes that differ from the configuration's, types
 // that are not fp32, bf16 or fp16, plain matrices of more than one type.
-// Quantized matrices and what is packed beside them are widened to fp32.
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const CheckpointTensors& checkpoint,
                                     Backend* backend,

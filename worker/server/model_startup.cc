@@ -13,6 +13,7 @@
 #include "common/strings.h"
 #include "worker/model/hashing.h"
 #include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/numerics.h"
 #include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/reference/reference_backend.h"
 #include "worker/ops/self_test.h"
@@ -27,30 +28,6 @@ namespace {
 // What a worker that computes nothing says of how it computes.
 constexpr std::string_view kNullClass = "null/v1";
 
-absl::StatusOr<ActivationType> ParseActivations(const std::string& value) {
-  if (value == "auto" || value == "fp32") return ActivationType::kFp32;
-  if (value == "bf16") return ActivationType::kBf16;
-  if (value == "int8") return ActivationType::kInt8;
-  return UnsupportedError(StrCat("--activations=", value),
-                          "use auto, fp32, bf16 or int8");
-}
-
-absl::StatusOr<DType> ParseKv(const std::string& value) {
-  if (value == "auto" || value == "fp32") return DType::kFp32;
-  if (value == "bf16") return DType::kBf16;
-  if (value == "fp16") return DType::kFp16;
-  return UnsupportedError(StrCat("--kv=", value),
-                          "use auto, fp32, bf16 or fp16");
-}
-
-absl::StatusOr<NumericsOptions> ParseNumerics(const WorkerOptions& options) {
-  NumericsOptions numerics;
-  CARAVAN_ASSIGN_OR_RETURN(numerics.activations,
-                           ParseActivations(options.activations));
-  CARAVAN_ASSIGN_OR_RETURN(numerics.kv, ParseKv(options.kv));
-  return numerics;
-}
-
 int ThreadCount(const WorkerOptions& options) {
   if (options.threads > 0) return options.threads;
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1,
@@ -58,9 +35,10 @@ int ThreadCount(const WorkerOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
-    const WorkerOptions& options) {
-  CARAVAN_ASSIGN_OR_RETURN(const NumericsOptions numerics,
-                           ParseNumerics(options));
+    const WorkerOptions& options, WeightTypes weights) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      const NumericsOptions numerics,
+      ParseNumerics(options.activations, options.kv, weights));
   if (options.device == "reference") return MakeReferenceBackend(numerics);
   if (options.device == "cuda") {
     CudaOptions cuda;
@@ -111,7 +89,7 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
         KvSpecOf(description.config, model.block_count))));
   }
   LogInfo("memory_plan", {{"checkpoint", description.checkpoint},
-                          {"packed_as", Name(description.dtype)},
+                          {"packed_as", Name(description.weight_types)},
                           {"weight_bytes", model.planned.weight_bytes()},
                           {"arena_bytes", model.planned.arena_bytes()},
                           {"kv_bytes", model.planned.kv_bytes()},
@@ -143,10 +121,10 @@ absl::Status LoadAndRun(const WorkerOptions& options,
 // Which computation this is: class and result bits of the self-test. Before
 // the runner has the backend for itself.
 absl::Status IdentifyComputation(ServedModel& model) {
-  const DType dtype = model.description.dtype;
-  model.numerics_class = model.backend->NumericsClass(dtype);
+  const WeightTypes types = model.description.weight_types;
+  model.numerics_class = model.backend->NumericsClass(types);
   CARAVAN_ASSIGN_OR_RETURN(model.fingerprint,
-                           RunSelfTest(model.backend.get(), dtype));
+                           RunSelfTest(model.backend.get(), types));
   return absl::OkStatus();
 }
 
@@ -180,7 +158,10 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
     const WorkerOptions& options, const LoadProgress& progress) {
   const ModelOptions model_options = ModelOptionsOf(options, progress);
   auto model = std::make_unique<ServedModel>();
-  CARAVAN_ASSIGN_OR_RETURN(model->backend, MakeBackend(options));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const WeightTypes weights,
+      ReadWeightTypes(options.model_directory, model_options));
+  CARAVAN_ASSIGN_OR_RETURN(model->backend, MakeBackend(options, weights));
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,
       DescribeModel(options.model_directory, model_options, *model->backend));

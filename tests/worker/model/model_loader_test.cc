@@ -169,7 +169,7 @@ TEST_F(ModelLoaderTest, DirectoryWithoutWeightsCanBeDescribedOnly) {
   ASSERT_OK_AND_ASSIGN(
       const ModelDescription described,
       DescribeModel(directory.path(), ModelOptions(), *backend_));
-  EXPECT_EQ(described.dtype, DType::kBf16);
+  EXPECT_EQ(described.weight_types, WeightTypes(WeightType::kBf16));
   EXPECT_THAT(Load(directory.path()),
               HasReason(Reason::kNotFound, HasSubstr("model.safetensors")));
 }

@@ -1,0 +1,53 @@
+#include "worker/ops/numerics.h"
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+
+namespace caravan::worker {
+namespace {
+
+ActivationType AutoActivations(WeightTypes weights) {
+  if (!weights.AllPlain()) return ActivationType::kInt8;
+  return weights == WeightTypes(WeightType::kBf16) ? ActivationType::kBf16
+                                                   : ActivationType::kFp32;
+}
+
+DType AutoKv(WeightTypes weights) {
+  return weights.empty() || weights == WeightTypes(WeightType::kFp32)
+             ? DType::kFp32
+             : DType::kBf16;
+}
+
+absl::StatusOr<ActivationType> ParseActivations(const std::string& name,
+                                                WeightTypes weights) {
+  if (name == "auto") return AutoActivations(weights);
+  if (name == "fp32") return ActivationType::kFp32;
+  if (name == "bf16") return ActivationType::kBf16;
+  if (name == "int8") return ActivationType::kInt8;
+  return UnsupportedError(StrCat("--activations=", name),
+                          "use auto, fp32, bf16 or int8");
+}
+
+absl::StatusOr<DType> ParseKv(const std::string& name, WeightTypes weights) {
+  if (name == "auto") return AutoKv(weights);
+  if (name == "fp32") return DType::kFp32;
+  if (name == "bf16") return DType::kBf16;
+  if (name == "fp16") return DType::kFp16;
+  return UnsupportedError(StrCat("--kv=", name),
+                          "use auto, fp32, bf16 or fp16");
+}
+
+}  // namespace
+
+absl::StatusOr<NumericsOptions> ParseNumerics(const std::string& activations,
+                                              const std::string& kv,
+                                              WeightTypes weights) {
+  NumericsOptions numerics;
+  CARAVAN_ASSIGN_OR_RETURN(numerics.activations,
+                           ParseActivations(activations, weights));
+  CARAVAN_ASSIGN_OR_RETURN(numerics.kv, ParseKv(kv, weights));
+  return numerics;
+}
+
+}  // namespace caravan::worker
