@@ -15,6 +15,7 @@
 #include "worker/model/memory_plan.h"
 #include "worker/model/model_loader.h"
 #include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/numerics.h"
 #include "worker/ops/reference/reference_backend.h"
 
@@ -39,10 +40,12 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
   if (device == "auto" || device == "cpu") {
     return worker::MakeCpuBackend({.numerics = numerics});
   }
-  if (device == "cuda") {
-    return UnsupportedError("--device cuda", "this build has no CUDA backend");
+  if (device == "cuda") {  // a plan needs no device
+    worker::CudaOptions cuda;
+    cuda.numerics = numerics;
+    return worker::MakeCudaPlanner(cuda);
   }
-  return FieldError("--device", "auto, cpu or reference", device);
+  return FieldError("--device", "auto, cpu, reference or cuda", device);
 }
 
 std::string Rounded(double value, const char* unit) {
@@ -137,7 +140,8 @@ Command AddPlan(CLI::App& root) {
       "plan", "What a model takes in memory; config.json is enough");
   const auto options = std::make_shared<PlanOptions>();
   app->add_option("DIR", options->directory, "Model directory")->required();
-  app->add_option("--device", options->device, "auto, cpu or reference");
+  app->add_option("--device", options->device,
+                  "auto, cpu, reference or cuda");
   app->add_option("--activations", options->activations, "As the worker's");
   app->add_option("--kv", options->kv, "As the worker's");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
