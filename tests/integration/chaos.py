@@ -17,7 +17,7 @@ PROMPTS = (
     "In the morning the sun",
 )
 # Kills go mostly to workers: the others hold no stream.
-WEIGHTS = {"worker": 8, "router": 1, "tokenizer": 1}
+WEIGHTS = {"worker": 12, "router": 1, "tokenizer": 1}
 HIT_SEQUENCES = 8
 # Tokens that come so soon after a kill may be from before it, in seconds.
 ON_THE_WAY = 0.2
