@@ -182,6 +182,28 @@ inline const MetricFamily kWorkerResidentBytes = {
     "Resident memory of the process, mapped files included."};
 inline const MetricFamily kWorkerLoadSeconds = {
     "caravan_worker_load_seconds", "Time that loading the model took."};
+// A replica in several stages; each process tells its own.
+inline const MetricFamily kWorkerStageSentTokens = {
+    "caravan_worker_stage_sent_tokens_total",
+    "Tokens whose residual stream went to the next stage."};
+inline const MetricFamily kWorkerStageSentBytes = {
+    "caravan_worker_stage_sent_bytes_total",
+    "Bytes of plans and residual streams sent to the next stage."};
+inline const MetricFamily kWorkerStageHopSeconds = {
+    "caravan_worker_stage_hop_seconds",
+    "A plan's way to the next stage and its result's way back, the time that "
+    "it spent there left out.",
+    kCallSeconds};
+inline const MetricFamily kWorkerStageComputeSeconds = {
+    "caravan_worker_stage_compute_seconds",
+    "Computation of this stage's part of a step.", kWaitSeconds};
+inline const MetricFamily kWorkerChainsFormed = {
+    "caravan_worker_chains_formed_total",
+    "Chains of stages in which this one took its place."};
+// Labels: reason.
+inline const MetricFamily kWorkerChainsLost = {
+    "caravan_worker_chains_lost_total",
+    "Chains that stood and ended, by error reason."};
 // Labels: model, worker_id, numerics_class, weights_id, fingerprint.
 inline const MetricFamily kWorkerModelInfo = {
     "caravan_worker_model_info", "What the worker serves; always 1."};

@@ -42,6 +42,9 @@ ARROWS = {
     "worker/server/model_startup": ["common/", "caravan/v1/", "worker/"],
     "worker/server/model_identity": ["common/", "caravan/v1/", "worker/"],
     "worker/server/memory_budget": ["common/", "worker/"],
+    # What the stages of a replica say of themselves.
+    "worker/server/stage_handshake": ["common/", "caravan/v1/", "worker/"],
+    "worker/server/options": ["common/", "worker/"],
     "worker/bench/": ["common/", "worker/"],
     "tests/": ["common/", "caravan/v1/", "google/rpc/", "services/",
                "worker/", "gateway/", "tests/"],

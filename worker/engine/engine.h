@@ -154,6 +154,9 @@ struct EngineOptions {
   int32_t max_waiting = 1024;  // sequences that wait; more: kQueueFull
   int32_t context_length = 0;  // prompt plus output; > 0
   int32_t depth = 1;           // plans in flight; >= 1
+  // Plans among which running decodes are spread, so that each stage of a
+  // pipeline has one to compute; >= 1. More than `depth` count as so many.
+  int32_t micro_batches = 1;
   bool prefix_cache = true;
   // Position from which state depends on the prompt's length; 0: never.
   int32_t unscaled_context_length = 0;

@@ -25,6 +25,7 @@ absl::Status EngineOptions::Validate() const {
       AtLeast("--max-prefill-tokens", 1, max_prefill_tokens));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--max-waiting", 1, max_waiting));
   CARAVAN_RETURN_IF_ERROR(AtLeast("--depth", 1, depth));
+  CARAVAN_RETURN_IF_ERROR(AtLeast("micro_batches", 1, micro_batches));
   CARAVAN_RETURN_IF_ERROR(AtLeast("context_length", 1, context_length));
   return AtLeast("unscaled_context_length", 0, unscaled_context_length);
 }

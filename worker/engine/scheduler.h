@@ -104,9 +104,10 @@ class Scheduler {
     PlannedStep planned;
     LaunchedPlan launched;
     int32_t tokens_left = 0;
-    int32_t prefill_left = 0;  // of max_prefill_tokens
-    int32_t decodes_left = 0;  // running sequences yet to get their token
-    bool starved = false;      // a running sequence waits for blocks
+    int32_t prefill_left = 0;      // of max_prefill_tokens
+    int32_t decodes_left = 0;      // running sequences yet to get their token
+    int32_t decode_rows_left = 0;  // of the share of a micro-batch
+    bool starved = false;          // a running sequence waits for blocks
     // Only higher priorities are admitted: somebody above lacked blocks.
     std::optional<int32_t> admission_floor;
     int32_t prefill_tokens_left() const {
@@ -136,6 +137,7 @@ class Scheduler {
   void ReserveRunning(Draft& draft);
   void AdmitWaiting(Draft& draft);
   PlannedStep Finish(Draft draft);
+  int32_t DecodeRowsOfPlan() const;
   int32_t TokensFor(const Sequence& sequence, const Draft& draft) const;
   bool ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft);
   bool ParkUntilFits(const Demand& demand);

@@ -63,7 +63,9 @@ void Scheduler::ReserveRunning(Draft& draft) {
         return sequence->decoding() && sequence->planned < sequence->known() &&
                !sequence->sampling_in_flight;
       }));
-  draft.decodes_left = std::min(draft.decodes_left, draft.tokens_left);
+  draft.decode_rows_left = DecodeRowsOfPlan();
+  draft.decodes_left =
+      std::min({draft.decodes_left, draft.decode_rows_left, draft.tokens_left});
   // Parking takes sequences off the end of running_, never the current one.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
@@ -73,9 +75,20 @@ void Scheduler::ReserveRunning(Draft& draft) {
       draft.decodes_left = std::max(0, draft.decodes_left - 1);
     }
     if (!ReserveBlocks(sequence, sequence.planned + count, draft)) continue;
+    if (sequence.decoding()) --draft.decode_rows_left;
     AddRow(sequence, count, draft);
   }
   draft.decodes_left = 0;
+}
+
+// Sequences that may decode in one plan: an equal share of those that run
+// where several plans are to be in flight. Whoever is left out is not in flight
+// and comes first in the next plan but that of those who are.
+int32_t Scheduler::DecodeRowsOfPlan() const {
+  const int32_t plans = std::min(options_.micro_batches, options_.depth);
+  const auto decoding = static_cast<int32_t>(std::ranges::count_if(
+      running_, [](const Sequence* sequence) { return sequence->decoding(); }));
+  return (decoding + plans - 1) / plans;
 }
 
 // Tokens that the sequence's next row may have.
@@ -83,7 +96,9 @@ int32_t Scheduler::TokensFor(const Sequence& sequence,
                              const Draft& draft) const {
   if (sequence.sampling_in_flight) return 0;
   const int32_t left = sequence.known() - sequence.planned;
-  if (sequence.decoding()) return std::min(left, draft.tokens_left);
+  if (sequence.decoding()) {
+    return draft.decode_rows_left > 0 ? std::min(left, draft.tokens_left) : 0;
+  }
   return std::min(
       {left, options_.max_prefill_chunk, draft.prefill_tokens_left()});
 }

@@ -12,9 +12,11 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/model/hashing.h"
+#include "worker/model/layout.h"
+#include "worker/model/model_digest.h"
 #include "worker/ops/cpu/cpu_backend.h"
-#include "worker/ops/numerics.h"
 #include "worker/ops/cuda/cuda_backend.h"
+#include "worker/ops/numerics.h"
 #include "worker/ops/reference/reference_backend.h"
 #include "worker/ops/self_test.h"
 #include "worker/server/memory_budget.h"
@@ -56,6 +58,7 @@ ModelOptions ModelOptionsOf(const WorkerOptions& options,
   model.overrides = options.overrides;
   model.use_generation_config = options.generation_config == "auto";
   model.memory.max_step_tokens = options.max_step_tokens;
+  model.stage = options.stage;
   model.progress = progress;
   return model;
 }
@@ -98,19 +101,31 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
   return absl::OkStatus();
 }
 
+absl::Status MakeShard(const WorkerOptions& options, ServedModel& model) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      model.shard, Shard::Create(model.loaded.get(), model.backend.get(),
+                                 {.block_count = model.block_count,
+                                  .max_step_tokens = options.max_step_tokens}));
+  model.allocated.set_kv_bytes(static_cast<int64_t>(model.shard->kv_bytes()));
+  model.allocated.set_arena_bytes(static_cast<int64_t>(
+      model.shard->arena_bytes() + model.backend->scratch_bytes()));
+  return absl::OkStatus();
+}
+
 absl::Status LoadAndRun(const WorkerOptions& options,
                         const ModelOptions& model_options, ServedModel& model) {
   CARAVAN_ASSIGN_OR_RETURN(
       model.loaded,
       LoadModel(options.model_directory, model_options, model.backend.get()));
+  model.allocated.set_weight_bytes(
+      static_cast<int64_t>(model.loaded->weights.bytes));
+  if (!options.stage.whole()) return MakeShard(options, model);
   CARAVAN_ASSIGN_OR_RETURN(
       std::unique_ptr<ShardRunner> runner,
       ShardRunner::Create(model.loaded.get(), model.backend.get(),
                           {.block_count = model.block_count,
                            .max_step_tokens = options.max_step_tokens,
-                           .max_in_flight = options.depth}));
-  model.allocated.set_weight_bytes(
-      static_cast<int64_t>(model.loaded->weights.bytes));
+                           .max_in_flight = options.EffectiveDepth()}));
   model.allocated.set_kv_bytes(static_cast<int64_t>(runner->kv_bytes()));
   model.allocated.set_arena_bytes(static_cast<int64_t>(
       runner->arena_bytes() + model.backend->scratch_bytes()));
@@ -138,14 +153,15 @@ absl::Status RunNothing(ServedModel& model) {
   return absl::OkStatus();
 }
 
-absl::Status Identify(const WorkerOptions& options, ServedModel& model) {
+absl::Status Identify(const WorkerOptions& options,
+                      const std::string& weights_id, int32_t block_count,
+                      ServedModel& model) {
   ModelInfoParts parts;
   parts.name = options.served_model_name;
-  parts.weights_id = model.loaded != nullptr ? model.loaded->weights.id
-                                             : Sha256Hex(kNullClass);
+  parts.weights_id = weights_id;
   parts.numerics_class = model.numerics_class;
   parts.fingerprint = model.fingerprint;
-  parts.block_count = model.block_count;
+  parts.block_count = block_count;
   parts.max_running = options.max_running;
   parts.created = absl::Now();
   CARAVAN_ASSIGN_OR_RETURN(model.info, MakeModelInfo(model.description, parts));
@@ -165,7 +181,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,
       DescribeModel(options.model_directory, model_options, *model->backend));
-  CARAVAN_RETURN_IF_ERROR(CheckTokenizer(model->description));
+  if (options.stage.first()) {
+    CARAVAN_RETURN_IF_ERROR(CheckTokenizer(model->description));
+  }
   if (options.null_model) PlanNothing(model->description.plan);
   CARAVAN_RETURN_IF_ERROR(PlanMemory(options, *model));
   if (options.null_model) {
@@ -174,21 +192,59 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
     CARAVAN_RETURN_IF_ERROR(IdentifyComputation(*model));
     CARAVAN_RETURN_IF_ERROR(LoadAndRun(options, model_options, *model));
   }
-  CARAVAN_RETURN_IF_ERROR(Identify(options, *model));
+  if (!options.stage.whole()) return model;
+  const std::string weights_id = model->loaded != nullptr
+                                     ? model->loaded->weights.id
+                                     : Sha256Hex(kNullClass);
+  CARAVAN_RETURN_IF_ERROR(
+      Identify(options, weights_id, model->block_count, *model));
   return model;
+}
+
+absl::StatusOr<StageFacts> StageFactsOf(const WorkerOptions& options,
+                                        const ServedModel& model,
+                                        const std::string& worker_id) {
+  StageFacts facts;
+  facts.worker_id = worker_id;
+  facts.config = model.description.config;
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
+                           CheckpointTensors::Open(options.model_directory));
+  CARAVAN_ASSIGN_OR_RETURN(
+      facts.model_digest, BytesFromHex(ModelDigest(facts.config, *checkpoint)));
+  facts.numerics_class = model.numerics_class;
+  facts.fingerprint = model.fingerprint;
+  facts.tensor_listing = model.loaded->weights.listing.Listing();
+  facts.block_count = model.block_count;
+  facts.max_step_tokens = options.max_step_tokens;
+  return facts;
+}
+
+absl::Status IdentifyReplica(const WorkerOptions& options,
+                             const ReplicaFacts& replica, ServedModel* model) {
+  CARAVAN_RETURN_IF_ERROR(
+      Identify(options, replica.weights_id, replica.block_count, *model));
+  ModelConfig whole = model->description.config;
+  whole.stage = Stage();
+  int64_t parameters = 0;
+  for (const TensorSpec& tensor : AllTensors(MakeLayout(whole))) {
+    parameters += tensor.elements();
+  }
+  model->info.set_parameter_count(parameters);
+  return absl::OkStatus();
 }
 
 EngineOptions EngineOptionsOf(const WorkerOptions& options,
                               const ServedModel& model) {
   EngineOptions engine;
-  engine.block_count = model.block_count;
+  engine.block_count = model.info.block_count();
   engine.max_running = options.max_running;
   engine.max_step_tokens = options.max_step_tokens;
   engine.max_prefill_chunk = options.max_prefill_chunk;
   engine.max_prefill_tokens = options.max_prefill_tokens;
   engine.max_waiting = options.max_waiting;
   engine.context_length = model.info.context_length();
-  engine.depth = options.depth;
+  engine.depth = options.EffectiveDepth();
+  engine.micro_batches = options.stage.count;
   engine.prefix_cache = options.prefix_cache;
   engine.unscaled_context_length = model.info.unscaled_context_length();
   engine.weights_id = model.info.identity().weights_id();

@@ -15,6 +15,8 @@
 #include "worker/model/model_loader.h"
 #include "worker/ops/backend.h"
 #include "worker/server/options.h"
+#include "worker/server/stage_handshake.h"
+#include "worker/shard/shard.h"
 
 namespace caravan::worker {
 
@@ -25,7 +27,8 @@ struct ServedModel {
   std::string numerics_class;
   std::string fingerprint;              // 32 bytes
   std::unique_ptr<LoadedModel> loaded;  // null with --null-model
-  std::unique_ptr<ModelRunner> runner;
+  std::unique_ptr<ModelRunner> runner;  // of a whole model
+  std::unique_ptr<Shard> shard;         // of a stage of several
   int32_t block_count = 0;
   v1::ModelInfo info;
   v1::MemoryPlan planned;
@@ -37,6 +40,16 @@ struct ServedModel {
 // that this build or machine does not have.
 absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
     const WorkerOptions& options, const LoadProgress& progress);
+
+// A stage of several as it tells the others; `worker_id` names this process.
+absl::StatusOr<StageFacts> StageFactsOf(const WorkerOptions& options,
+                                        const ServedModel& model,
+                                        const std::string& worker_id);
+
+// First stage of several, once the chain stands: fills in model.info, which
+// StartModel does for a whole model.
+absl::Status IdentifyReplica(const WorkerOptions& options,
+                             const ReplicaFacts& replica, ServedModel* model);
 
 // What the engine is told of it.
 EngineOptions EngineOptionsOf(const WorkerOptions& options,

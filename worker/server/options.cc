@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <initializer_list>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -55,7 +56,7 @@ absl::Status CheckSizes(const WorkerOptions& o) {
                                      1, o.max_prefill_tokens));
   CARAVAN_RETURN_IF_ERROR(
       CheckRange("--max-waiting", o.max_waiting, 1, 1 << 20));
-  CARAVAN_RETURN_IF_ERROR(CheckRange("--depth", o.depth, 1, 8));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--depth", o.depth, 0, 8));
   CARAVAN_RETURN_IF_ERROR(CheckRange(
       "--session-backlog", o.session_backlog_bytes, 1024, int64_t{1} << 32));
   return CheckRange("--grace", absl::ToInt64Seconds(o.grace), 0, 86400);
@@ -105,6 +106,56 @@ absl::Status CheckAddresses(const WorkerOptions& o) {
                       o.server.listen);
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckChain(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--stage count", o.stage.count, 1, 1024));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--stage index", o.stage.index, 0, o.stage.count - 1));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--step-timeout",
+                                     absl::ToInt64Milliseconds(o.step_timeout),
+                                     1, 86400000));
+  if (o.stage.last() != o.next.empty()) {
+    return FieldError("--next",
+                      o.stage.last() ? "left out on the last stage"
+                                     : "HOST:PORT of the stage behind",
+                      o.next.empty() ? "nothing" : o.next);
+  }
+  if (!o.next.empty() && !SplitHostPort(o.next).ok()) {
+    return FieldError("--next", "HOST:PORT with a port in [1, 65535]", o.next);
+  }
+  if (!o.stage.first() && !o.routers.empty()) {
+    return FieldError("--router", "left out on all stages but the first",
+                      o.routers[0]);
+  }
+  if (o.stage.whole() || !o.null_model) return absl::OkStatus();
+  return FieldError("--null-model", "left out on a stage of several",
+                    StrCat(o.stage.index, "/", o.stage.count));
+}
+
+// INDEX/COUNT.
+Stage ParseStage(const std::string& text) {
+  Stage stage;
+  char slash = 0;
+  std::istringstream stream(text);
+  if (stream >> stage.index >> slash >> stage.count && slash == '/' &&
+      stream.peek() == std::istringstream::traits_type::eof()) {
+    return stage;
+  }
+  throw CLI::ValidationError("--stage", StrCat("must be INDEX/COUNT, such as "
+                                               "0/2; got ",
+                                               text));
+}
+
+void AddChainFlags(CLI::App& app, WorkerOptions& o) {
+  app.add_option_function<std::string>(
+      "--stage", [&o](const std::string& text) { o.stage = ParseStage(text); },
+      "INDEX/COUNT: the part of a model that several workers serve");
+  app.add_option("--next", o.next, "HOST:PORT of the stage behind this one");
+  app.add_option_function<double>(
+      "--step-timeout",
+      [&o](double seconds) { o.step_timeout = absl::Seconds(seconds); },
+      "Seconds after which stages that give no answer are lost (default 60)");
 }
 
 void AddModelFlags(CLI::App& app, WorkerOptions& o) {
@@ -157,13 +208,18 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
                  "Prompt tokens of one sequence in a step");
   app.add_option("--max-prefill-tokens", o.max_prefill_tokens,
                  "Prompt tokens of all sequences in a step");
-  app.add_option("--depth", o.depth, "Plans in flight");
+  app.add_option("--depth", o.depth, "Plans in flight (0: 1, or stages + 1)");
   app.add_flag_function(
       "--no-prefix-cache", [&o](int64_t) { o.prefix_cache = false; },
       "Compute every prompt whole");
 }
 
 }  // namespace
+
+int32_t WorkerOptions::EffectiveDepth() const {
+  if (depth > 0) return depth;
+  return stage.whole() ? 1 : stage.count + 1;
+}
 
 absl::Status WorkerOptions::Validate() const {
   if (model_directory.empty()) {
@@ -172,6 +228,7 @@ absl::Status WorkerOptions::Validate() const {
   CARAVAN_RETURN_IF_ERROR(CheckKinds(*this));
   CARAVAN_RETURN_IF_ERROR(CheckSizes(*this));
   CARAVAN_RETURN_IF_ERROR(CheckMemory(*this));
+  CARAVAN_RETURN_IF_ERROR(CheckChain(*this));
   return CheckAddresses(*this);
 }
 
@@ -179,6 +236,7 @@ std::optional<int> ParseOptions(int argc, char** argv, WorkerOptions* options) {
   CLI::App app("caravan-worker: serves one model to gateways");
   AddModelFlags(app, *options);
   AddServerFlags(app, *options);
+  AddChainFlags(app, *options);
   AddEngineFlags(app, *options);
   try {
     app.parse(argc, argv);

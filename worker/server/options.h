@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/grpc/server.h"
+#include "worker/model/stage.h"
 
 namespace caravan::worker {
 
@@ -27,6 +28,11 @@ struct WorkerOptions {
   std::vector<std::string> routers;  // --router HOST:PORT[,...]
   int metrics_port = 9500;           // --metrics-port; 0: any
 
+  // Which part of the model: a replica may be several workers, in a chain.
+  Stage stage;       // --stage INDEX/COUNT; the first one registers
+  std::string next;  // --next HOST:PORT of the stage behind; not on the last
+  absl::Duration step_timeout = absl::Seconds(60);  // --step-timeout SECONDS
+
   // How it computes: parameters that affect what is computed.
   std::string device = "auto";       // --device auto|cpu|reference|cuda
   std::string activations = "auto";  // --activations auto|fp32|bf16|int8
@@ -43,8 +49,9 @@ struct WorkerOptions {
   // of a thousand, and what arrived first is answered first.
   int32_t max_prefill_tokens = 128;
   int32_t max_waiting = 1024;  // --max-waiting, sequences, [1, 1048576]
-  int32_t depth = 1;           // --depth, plans in flight, [1, 8]
-  bool prefix_cache = true;    // --no-prefix-cache
+  // --depth, plans in flight, [0, 8]; 0: 1, or one more than there are stages
+  int32_t depth = 0;
+  bool prefix_cache = true;  // --no-prefix-cache
 
   // Memory. At most one of the two; neither: what is useful and fits.
   int64_t kv_blocks = 0;        // --kv-blocks, of 16 tokens
@@ -55,6 +62,9 @@ struct WorkerOptions {
   absl::Duration grace = absl::Seconds(30);  // --grace SECONDS
 
   std::string log_level = "info";  // --log-level debug|info|warning|error
+
+  // Plans in flight.
+  int32_t EffectiveDepth() const;
 
   // Names the flag, the limit and the value.
   absl::Status Validate() const;

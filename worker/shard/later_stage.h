@@ -15,13 +15,6 @@
 
 namespace caravan::worker {
 
-// Hears how long this stage computed on a step; on the computing thread.
-class StageObserver {
- public:
-  virtual ~StageObserver() = default;
-  virtual void OnComputed(absl::Duration time) = 0;
-};
-
 // Thread-safe as StageThread is.
 class LaterStage final : private StageOutput, private StageLinkEvents {
  public:

@@ -44,6 +44,9 @@ absl::StatusOr<StepResult> PipelineRunner::Collect() {
 void PipelineRunner::OnHidden(const BatchPlan& plan,
                               std::span<const float> hidden,
                               absl::Duration compute_time) {
+  if (options_.observer != nullptr) {
+    options_.observer->OnComputed(compute_time);
+  }
   {
     absl::MutexLock lock(&mutex_);
     started_.push_back(absl::Now() - compute_time);

@@ -28,6 +28,7 @@ struct PipelineOptions {
   // A step that takes longer from the first stage to the last and back is
   // given up, and the replica with it.
   absl::Duration step_timeout = absl::Seconds(60);
+  StageObserver* observer = nullptr;  // of the first stage; must outlive it
 };
 
 // Called by one thread (ModelRunner); the computation has its own. A plan sees

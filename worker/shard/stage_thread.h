@@ -44,6 +44,13 @@ class StageOutput {
   virtual void OnFailure(const absl::Status& status) = 0;
 };
 
+// Hears how long this stage computed on a step; on the computing thread.
+class StageObserver {
+ public:
+  virtual ~StageObserver() = default;
+  virtual void OnComputed(absl::Duration time) = 0;
+};
+
 // Push is thread-safe. Commands are applied in order; the queue is bounded by
 // its users: plans by the depth, sequences by the engine's running set.
 class StageThread {

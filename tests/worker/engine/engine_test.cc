@@ -355,6 +355,44 @@ TEST_F(EngineTest, ADeadlineAlsoEndsWhoWaits) {
   EXPECT_EQ(report.errors[0].group, 2u);
 }
 
+// Every stage of a pipeline has a plan to compute, and nobody waits for good.
+TEST_F(EngineTest, RunningDecodesAreSpreadOverTheMicroBatches) {
+  for (const int stages : {2, 3}) {
+    options_.micro_batches = stages;
+    options_.depth = stages + 1;
+    options_.prefix_cache = false;
+    log_.reports.clear();
+    Start();
+    std::vector<GroupRequest> requests;
+    for (GroupId id = 1; id <= 7; ++id) {
+      requests.push_back(Request(id, Prompt(4, static_cast<int>(id)), 12));
+      ASSERT_OK(engine_->Submit(requests.back()));
+    }
+    StepUntilIdle();
+    int32_t most = 0;
+    for (const StepReport& report : log_.reports) {
+      most = std::max(most, report.counters.decode_tokens);
+    }
+    EXPECT_EQ(most, (7 + stages - 1) / stages);
+    for (const GroupRequest& request : requests) {
+      EXPECT_EQ(Tokens(request.id), Alone(request));
+    }
+  }
+}
+
+// One plan at a time has all of them, or some would never have their turn.
+TEST_F(EngineTest, MicroBatchesAreAsManyAsPlansInFlight) {
+  options_.micro_batches = 4;
+  options_.depth = 1;
+  Start();
+  ASSERT_OK(engine_->Submit(Request(1, Prompt(4), 12, /*n=*/4)));
+  StepUntilIdle();
+  for (int choice = 0; choice < 4; ++choice) {
+    EXPECT_THAT(Tokens(1, choice), SizeIs(12));
+  }
+  EXPECT_LT(log_.reports.size(), 20u);
+}
+
 TEST_F(EngineTest, CancelFreesBlocksWithinOneStep) {
   for (const int depth : {1, 2, 3}) {
     options_.depth = depth;

@@ -78,6 +78,19 @@ TEST(WorkerOptionsTest, HelpEndsWithZeroAndNonsenseWithout) {
   EXPECT_GT(Parse({"--model", "/m", "--threads", "-1"}, &options), 0);
 }
 
+TEST(WorkerOptionsTest, AStageOfSeveralIsOnePlanDeeperThanTheyAreMany) {
+  WorkerOptions options;
+  EXPECT_EQ(options.EffectiveDepth(), 1);
+  ASSERT_EQ(
+      Parse({"--model", "/m", "--stage", "1/3", "--next", "h:9"}, &options),
+      -1);
+  EXPECT_EQ(options.stage, (Stage{1, 3}));
+  EXPECT_EQ(options.next, "h:9");
+  EXPECT_EQ(options.EffectiveDepth(), 4);
+  EXPECT_GT(Parse({"--model", "/m", "--stage", "1"}, &options), 0);
+  EXPECT_GT(Parse({"--model", "/m", "--stage", "1/2x"}, &options), 0);
+}
+
 TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   const auto refusal = [](auto spoil) {
     WorkerOptions options;
@@ -107,6 +120,22 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.max_prefill_tokens = 0; }),
               bad("--max-prefill-tokens"));
   EXPECT_THAT(refusal([](O& o) { o.depth = 9; }), bad("--depth"));
+  EXPECT_THAT(refusal([](O& o) { o.stage = {0, 2}; }), bad("--next"));
+  EXPECT_THAT(refusal([](O& o) { o.next = "a:1"; }), bad("--next"));
+  EXPECT_THAT(refusal([](O& o) { o.stage = {2, 2}; }), bad("--stage"));
+  EXPECT_THAT(refusal([](O& o) { o.stage = {0, 0}; }), bad("--stage"));
+  EXPECT_THAT(refusal([](O& o) {
+                o.stage = {1, 2};
+                o.routers = {"a:1"};
+              }),
+              bad("--router"));
+  EXPECT_THAT(refusal([](O& o) {
+                o.stage = {1, 2};
+                o.null_model = true;
+              }),
+              bad("--null-model"));
+  EXPECT_THAT(refusal([](O& o) { o.step_timeout = absl::ZeroDuration(); }),
+              bad("--step-timeout"));
   EXPECT_THAT(refusal([](O& o) { o.kv_blocks = -1; }), bad("--kv-blocks"));
   EXPECT_THAT(refusal([](O& o) { o.kv_blocks = o.kv_memory_bytes = 1; }),
               bad("--kv-memory"));

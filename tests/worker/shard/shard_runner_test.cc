@@ -253,9 +253,9 @@ TEST_F(ShardRunnerTest, PenaltiesCountWhatWasSampledBefore) {
 
 TEST_F(ShardRunnerTest, AllocatesWhatThePlanSays) {
   Start("tied", Options());
-  const MemoryPlan plan =
-      MakeMemoryPlan(model_->description.config, model_->description.dtype,
-                     *backend_, {.max_step_tokens = 64, .max_logits_rows = 4});
+  const MemoryPlan plan = MakeMemoryPlan(
+      model_->description.config, PlannedDType(model_->description.config),
+      *backend_, {.max_step_tokens = 64, .max_logits_rows = 4});
   EXPECT_EQ(model_->weights.bytes, plan.weight_bytes);
   EXPECT_EQ(runner_->arena_bytes(), plan.arena_bytes);
   EXPECT_EQ(runner_->kv_bytes(), 8 * plan.kv_block_bytes);
