@@ -12,6 +12,7 @@ namespace caravan::cli {
 namespace {
 
 constexpr int kMaxWorkers = 64;
+constexpr int kMaxStages = 64;
 constexpr int kMaxPort = 65535;
 
 absl::Status CheckPort(std::string_view flag, int port) {
@@ -26,10 +27,11 @@ ServiceSpec BaseSpec(const SuiteOptions& options, const std::string& folder,
   spec.program = StrCat(folder, "/", binary);
   spec.arguments = {"--log-level", "info", "--grace", StrCat(options.grace_s)};
   spec.ports = {{"--metrics-port", "metrics", 0}};
-  // Streams end at the gateway first, then what they ran on.
+  // Streams end at the gateway first, then what they ran on; a stage before
+  // the one behind it.
   spec.stop_order = name == kGatewayService      ? 0
                     : binary == "caravan-worker" ? 1
-                                                 : 2;
+                                                 : 1 + kMaxStages;
   return spec;
 }
 
@@ -48,6 +50,10 @@ absl::Status SuiteOptions::Validate() const {
     return FieldError("--workers", StrCat("in [1, ", kMaxWorkers, "]"),
                       StrCat(workers));
   }
+  if (stages < 1 || stages > kMaxStages) {
+    return FieldError("--stages", StrCat("in [1, ", kMaxStages, "]"),
+                      StrCat(stages));
+  }
   if (threads < 0) return FieldError("--threads", ">= 0", StrCat(threads));
   if (!(grace_s >= 0) || !std::isfinite(grace_s)) {
     return FieldError("--grace", "a finite number of seconds >= 0",
@@ -65,13 +71,14 @@ std::string ModelName(const SuiteOptions& options) {
   return path.extension() == ".gguf" ? path.stem() : path.filename();
 }
 
-std::string WorkerServiceName(int index) {
-  return StrCat("worker-", index + 1);
+std::string WorkerServiceName(int index, int stage) {
+  const std::string name = StrCat("worker-", index + 1);
+  return stage == 0 ? name : StrCat(name, "-stage-", stage);
 }
 
 int ThreadsOfWorker(const SuiteOptions& options, int cores) {
   if (options.threads > 0) return options.threads;
-  return std::max(1, cores / options.workers);
+  return std::max(1, cores / (options.workers * options.stages));
 }
 
 ServiceSpec RouterSpec(const SuiteOptions& options, const std::string& folder) {
@@ -95,12 +102,24 @@ ServiceSpec TokenizerSpec(const SuiteOptions& options,
 
 ServiceSpec WorkerSpec(const SuiteOptions& options, const std::string& folder,
                        int index, int cores, const std::string& router) {
-  ServiceSpec spec =
-      BaseSpec(options, folder, WorkerServiceName(index), "caravan-worker");
+  return StageSpec(options, folder, index, /*stage=*/0, cores, router,
+                   /*next=*/"");
+}
+
+ServiceSpec StageSpec(const SuiteOptions& options, const std::string& folder,
+                      int index, int stage, int cores,
+                      const std::string& router, const std::string& next) {
+  ServiceSpec spec = BaseSpec(options, folder, WorkerServiceName(index, stage),
+                              "caravan-worker");
+  spec.stop_order += stage;
   spec.ports.push_back({"--port", "grpc", 0});
   Append(spec, "--model", options.model);
   Append(spec, "--served-model-name", ModelName(options));
-  Append(spec, "--router", router);
+  if (stage == 0) Append(spec, "--router", router);
+  if (options.stages > 1) {
+    Append(spec, "--stage", StrCat(stage, "/", options.stages));
+  }
+  if (!next.empty()) Append(spec, "--next", next);
   Append(spec, "--threads", StrCat(ThreadsOfWorker(options, cores)));
   Append(spec, "--device", options.device);
   spec.arguments.insert(spec.arguments.end(), options.worker_arguments.begin(),

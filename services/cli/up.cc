@@ -83,6 +83,26 @@ SupervisorEvents EventsOf(SuiteLog& log) {
   return events;
 }
 
+// From the last stage to the first, each when the one behind it can be called.
+absl::Status StartWorkers(const SuiteOptions& options,
+                          const std::string& folder, const std::string& router,
+                          Supervisor& supervisor) {
+  const int cores =
+      static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  for (int stage = options.stages - 1; stage >= 0; --stage) {
+    for (int i = 0; i < options.workers; ++i) {
+      const std::string next =
+          stage + 1 == options.stages
+              ? ""
+              : supervisor.Field(WorkerServiceName(i, stage + 1), "grpc");
+      CARAVAN_RETURN_IF_ERROR(supervisor.Start(
+          StageSpec(options, folder, i, stage, cores, router, next)));
+    }
+    CARAVAN_RETURN_IF_ERROR(supervisor.WaitUntilReady());
+  }
+  return absl::OkStatus();
+}
+
 // Router and tokenizer first, then what needs the router's port, then what
 // needs all.
 absl::Status StartSuite(const SuiteOptions& options, Supervisor& supervisor) {
@@ -91,13 +111,7 @@ absl::Status StartSuite(const SuiteOptions& options, Supervisor& supervisor) {
   CARAVAN_RETURN_IF_ERROR(supervisor.Start(TokenizerSpec(options, folder)));
   CARAVAN_RETURN_IF_ERROR(supervisor.WaitUntilReady());
   const std::string router = supervisor.Field(kRouterService, "grpc");
-  const int cores =
-      static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  for (int i = 0; i < options.workers; ++i) {
-    CARAVAN_RETURN_IF_ERROR(
-        supervisor.Start(WorkerSpec(options, folder, i, cores, router)));
-  }
-  CARAVAN_RETURN_IF_ERROR(supervisor.WaitUntilReady());
+  CARAVAN_RETURN_IF_ERROR(StartWorkers(options, folder, router, supervisor));
   CARAVAN_RETURN_IF_ERROR(supervisor.Start(GatewaySpec(
       options, folder, router, supervisor.Field(kTokenizerService, "grpc"))));
   return supervisor.WaitUntilReady();
@@ -154,9 +168,12 @@ Command AddUp(CLI::App& root) {
                   "Format by name (caravan render --list) or template file");
   app->add_option("--served-model-name", suite.served_model_name,
                   "Name in /v1/models (default: the directory's name)");
-  app->add_option("--workers", suite.workers, "Worker processes");
+  app->add_option("--workers", suite.workers, "Replicas of the model");
+  app->add_option("--stages", suite.stages,
+                  "Worker processes of each replica, in a chain");
   app->add_option("--threads", suite.threads,
-                  "Threads of each worker (0: cores / workers)");
+                  "Threads of each worker process (0: an equal share of the "
+                  "cores)");
   app->add_option("--device", suite.device, "auto, cpu, reference or cuda");
   app->add_option("--listen", suite.listen,
                   "Address of the gateway; all else stays on 127.0.0.1");

@@ -85,6 +85,30 @@ TEST(SuiteTest, AWorkerGetsItsModelRouterAndPassedFlags) {
   EXPECT_EQ(spec.arguments.back(), "64");
 }
 
+TEST(SuiteTest, StagesOfAReplicaCallTheOneBehindAndEndBeforeIt) {
+  SuiteOptions options = DemoOptions();
+  options.stages = 3;
+  options.workers = 2;
+  EXPECT_EQ(ThreadsOfWorker(options, /*cores=*/12), 2);
+  const ServiceSpec first =
+      StageSpec(options, "/bin", 1, /*stage=*/0, /*cores=*/4, "r:1", "n:2");
+  EXPECT_EQ(first.name, "worker-2");
+  EXPECT_EQ(ValueOf(first, "--stage"), "0/3");
+  EXPECT_EQ(ValueOf(first, "--next"), "n:2");
+  EXPECT_EQ(ValueOf(first, "--router"), "r:1");
+  const ServiceSpec last =
+      StageSpec(options, "/bin", 1, /*stage=*/2, /*cores=*/4, "r:1", "");
+  EXPECT_EQ(last.name, "worker-2-stage-2");
+  EXPECT_EQ(ValueOf(last, "--stage"), "2/3");
+  EXPECT_EQ(ValueOf(last, "--next"), "");
+  EXPECT_EQ(ValueOf(last, "--router"), "");  // only the first registers
+  EXPECT_LT(first.stop_order, last.stop_order);
+  EXPECT_LT(last.stop_order, RouterSpec(options, "/bin").stop_order);
+  options.stages = 0;
+  EXPECT_THAT(options.Validate(),
+              HasReason(Reason::kInvalidField, HasSubstr("--stages")));
+}
+
 TEST(SuiteTest, OnlyTheGatewayListensElsewhere) {
   SuiteOptions options = DemoOptions();
   options.listen = "0.0.0.0";
