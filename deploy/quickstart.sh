@@ -32,7 +32,10 @@ deploy/install_packages.sh build
 binaries=(caravan-tokenizer caravan-router caravan-worker caravan-gateway
           caravan)
 if [[ ! -f build/release/build.ninja ]]; then
-  cmake --preset release >&2
+  # Kernels are built where there is a GPU to run them.
+  cuda=OFF
+  [[ ! -e /dev/nvidiactl ]] || cuda=AUTO
+  cmake --preset release -DCARAVAN_CUDA="$cuda" >&2
 fi
 ninja -C build/release "${binaries[@]}" >&2
 

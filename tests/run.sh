@@ -90,6 +90,8 @@ rm -f build/results/*.xml build/results/*.log
 set_up
 build
 result=0
+# Registers and spills of the GPU's kernels; needs nvcc, no GPU.
+tests/gpu/build_report.sh 2>&1 | tee build/results/build_report.log || result=1
 unit_tests || result=1
 property_tests || result=1
 integration_tests || result=1
