@@ -33,7 +33,7 @@ class StageService::Stream final
  public:
   static Stream* Open(StageService* service) {
     auto stream = std::make_shared<Stream>(service);
-    stream->self_ = stream;
+    stream->Hold(stream);
     stream->StartRead(&stream->request_);
     return stream.get();
   }
@@ -135,6 +135,11 @@ class StageService::Stream final
   }
 
  private:
+  void Hold(std::shared_ptr<Stream> self) {
+    absl::MutexLock lock(&self_mutex_);
+    self_ = std::move(self);
+  }
+
   std::shared_ptr<Stream> self() {
     absl::MutexLock lock(&self_mutex_);
     return self_;

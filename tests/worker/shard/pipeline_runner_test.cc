@@ -118,7 +118,6 @@ TEST_F(PipelineRunnerTest, FailureOfALaterStageIsStickyAndToldOnce) {
   runner.AddSequence(spec);
   BatchPlan plan;
   plan.rows.push_back(RowOf(spec, {}, 0, 4));
-  stages_.shards[1]->DropAllSequences();
   plan.rows[0].blocks = {100};  // there are 16
   ASSERT_OK(runner.Launch(plan));
   EXPECT_THAT(runner.Collect(), testing::HasReason(Reason::kInternal));
