@@ -140,8 +140,7 @@ Command AddPlan(CLI::App& root) {
       "plan", "What a model takes in memory; config.json is enough");
   const auto options = std::make_shared<PlanOptions>();
   app->add_option("DIR", options->directory, "Model directory")->required();
-  app->add_option("--device", options->device,
-                  "auto, cpu, reference or cuda");
+  app->add_option("--device", options->device, "auto, cpu, reference or cuda");
   app->add_option("--activations", options->activations, "As the worker's");
   app->add_option("--kv", options->kv, "As the worker's");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
