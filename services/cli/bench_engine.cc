@@ -49,6 +49,7 @@ void AddHowFlags(CLI::Option_group& group, EngineBenchOptions& options) {
   group.add_flag("--pin", options.cpu.pin, "Bind threads to cores");
   group.add_option("--activations", options.activations, "As the worker's");
   group.add_option("--kv", options.kv, "As the worker's");
+  group.add_option("--weights", options.weights, "As the worker's flag");
   group.add_option("--max-step-tokens", options.max_step_tokens,
                    "As the worker's flag");
   group.add_option("--max-prefill-chunk", options.max_prefill_chunk,

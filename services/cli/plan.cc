@@ -28,6 +28,7 @@ struct PlanOptions {
   std::string activations = "auto";
   std::string kv = "auto";
   std::vector<std::string> overrides;
+  std::string weights = "keep";
   worker::MemoryPlanOptions memory;
   double memory_gib = 0;  // 0: this machine's
 };
@@ -114,6 +115,7 @@ absl::Status RunPlan(const PlanOptions& options) {
   worker::ModelOptions model_options;
   model_options.overrides = options.overrides;
   model_options.memory = options.memory;
+  model_options.weights = options.weights;
   CARAVAN_ASSIGN_OR_RETURN(
       const worker::WeightTypes weights,
       worker::ReadWeightTypes(options.directory, model_options));
@@ -145,6 +147,8 @@ Command AddPlan(CLI::App& root) {
   app->add_option("--kv", options->kv, "As the worker's");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
       ->allow_extra_args(false);
+  app->add_option("--weights", options->weights,
+                  "As the worker's flag: keep, bf16, q8_0 or q4_0");
   app->add_option("--max-step-tokens", options->memory.max_step_tokens,
                   "As the worker's flag")
       ->check(CLI::Range(1, 65536));

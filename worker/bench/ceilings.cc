@@ -116,6 +116,18 @@ ReadCeiling Ceilings::Read(double seconds) {
   return {static_cast<double>(total) * rounds / best.seconds, best.name};
 }
 
+absl::StatusOr<double> Ceilings::CopyPerSecond() {
+  CARAVAN_ASSIGN_OR_RETURN(Buffer target, Buffer::Allocate(memory_.size()));
+  const size_t share = memory_.size() / static_cast<size_t>(team_->size());
+  const double seconds = Seconds([&] {
+    team_->Run([&](int member) {
+      const size_t begin = static_cast<size_t>(member) * share;
+      std::memcpy(target.data() + begin, memory_.data() + begin, share);
+    });
+  });
+  return static_cast<double>(share) * team_->size() / seconds;
+}
+
 double Ceilings::Compute(Arithmetic arithmetic, int64_t rounds,
                          int member) const {
   float sum = static_cast<float>(1 + member);

@@ -53,6 +53,10 @@ class Ceilings {
   // being two, measured for about `seconds`.
   double OperationsPerSecond(Arithmetic arithmetic, double seconds = 0.1);
 
+  // Bytes per second that all threads copy into fresh memory: what loading
+  // cannot beat. kMemoryPlan where there is none.
+  absl::StatusOr<double> CopyPerSecond();
+
   int threads() const { return team_->size(); }
 
  private:

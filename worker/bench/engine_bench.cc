@@ -1,6 +1,9 @@
 #include "worker/bench/engine_bench.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -18,6 +21,13 @@ namespace caravan::worker::bench {
 namespace {
 
 constexpr int32_t kBlockTokens = 16;
+
+// Of this process so far, mapped files included.
+double PeakResidentBytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
 
 using Kind = PointReport::Kind;
 
@@ -99,6 +109,8 @@ class EngineBench {
       : options_(options), points_(PointsOf(options)) {}
 
   absl::Status Load();
+  // LoadModel, timed.
+  absl::Status LoadTimed(const ModelOptions& model);
   absl::Status MakeDriver();
   MachineReport MeasureMachine();
   MomentCeilings Probe();
@@ -119,6 +131,7 @@ class EngineBench {
   std::unique_ptr<EngineDriver> driver_;
   StepCosts costs_;
   Arithmetic arithmetic_ = Arithmetic::kFp32;
+  LoadReport load_;
 };
 
 absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(
@@ -127,6 +140,7 @@ absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(
   std::unique_ptr<EngineBench> bench(new EngineBench(options));
   CARAVAN_RETURN_IF_ERROR(bench->Load());
   CARAVAN_RETURN_IF_ERROR(bench->MakeDriver());
+  bench->load_.peak_bytes = PeakResidentBytes();
   CARAVAN_ASSIGN_OR_RETURN(
       bench->ceilings_, Ceilings::Create(options.cpu.threads, options.cpu.pin,
                                          options.probe_bytes));
@@ -136,17 +150,32 @@ absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(
 absl::Status EngineBench::Load() {
   ModelOptions model;
   model.memory.max_step_tokens = options_.max_step_tokens;
+  model.weights = options_.weights;
+  model.threads = options_.cpu.threads;
   CARAVAN_ASSIGN_OR_RETURN(const WeightTypes weights,
                            ReadWeightTypes(options_.model_directory, model));
   CpuOptions cpu = options_.cpu;
   CARAVAN_ASSIGN_OR_RETURN(
       cpu.numerics, ParseNumerics(options_.activations, options_.kv, weights));
   CARAVAN_ASSIGN_OR_RETURN(backend_, MakeCpuBackend(cpu));
-  CARAVAN_ASSIGN_OR_RETURN(
-      model_, LoadModel(options_.model_directory, model, backend_.get()));
+  CARAVAN_RETURN_IF_ERROR(LoadTimed(model));
   costs_ = CostsOf(*model_);
   arithmetic_ =
       ArithmeticOf(backend_->NumericsClass(model_->description.weight_types));
+  return absl::OkStatus();
+}
+
+absl::Status EngineBench::LoadTimed(const ModelOptions& model) {
+  const auto start = std::chrono::steady_clock::now();
+  CARAVAN_ASSIGN_OR_RETURN(
+      model_, LoadModel(options_.model_directory, model, backend_.get()));
+  const MemoryPlan& plan = model_->description.plan;
+  load_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  load_.checkpoint_bytes = static_cast<double>(plan.checkpoint_bytes);
+  load_.packed_bytes = static_cast<double>(model_->weights.bytes);
+  load_.planned_bytes = static_cast<double>(plan.fixed_bytes());
   return absl::OkStatus();
 }
 
@@ -260,6 +289,10 @@ std::vector<Cliff> EngineBench::Cliffs() const {
 absl::StatusOr<EngineBenchReport> EngineBench::Run(const Note& note) {
   EngineBenchReport report = EmptyReport();
   report.machine = MeasureMachine();
+  report.load = load_;
+  CARAVAN_ASSIGN_OR_RETURN(const double copied, ceilings_->CopyPerSecond());
+  report.load.floor_seconds =
+      std::max(load_.checkpoint_bytes, load_.packed_bytes) / copied;
   CARAVAN_RETURN_IF_ERROR(MeasurePoints(note));
   for (const Point& point : points_) report.points.push_back(ReportOf(point));
   report.cliffs = Cliffs();

@@ -19,7 +19,8 @@
 namespace caravan::worker::bench {
 
 struct EngineBenchOptions {
-  std::string model_directory;  // or GGUF file
+  std::string model_directory;   // or GGUF file
+  std::string weights = "keep";  // as the worker's --weights
   CpuOptions cpu;
 
   // What is measured.
@@ -79,6 +80,17 @@ struct PointReport {
   double bound_share = 0;       // of the lower of both bounds
 };
 
+// How the model came into memory. The floor is a copy of the checkpoint, or of
+// the packed weights where those are more, into fresh memory by all threads.
+struct LoadReport {
+  double seconds = 0;  // from the files, which a run before has cached
+  double floor_seconds = 0;
+  double checkpoint_bytes = 0;  // of the tensors in their types
+  double packed_bytes = 0;      // as allocated
+  double planned_bytes = 0;     // weights, arenas and scratch
+  double peak_bytes = 0;  // resident at most until then, KV not yet touched
+};
+
 // Whole runs of one batch: what a client of the engine sees.
 struct WholeReport {
   int streams = 0;
@@ -96,6 +108,7 @@ struct EngineBenchReport {
   double kv_position_bytes = 0;   // of one position
   double prefill_operations = 0;  // of one token, the head left out
   MachineReport machine;
+  LoadReport load;
   std::vector<PointReport> points;
   std::vector<WholeReport> whole;
   std::vector<Cliff> cliffs;  // of the batches

@@ -37,6 +37,16 @@ std::string HeadOf(const EngineBenchReport& report) {
              std::string(bench::Name(report.arithmetic)).c_str());
 }
 
+std::string LineOf(const LoadReport& load) {
+  return Format(
+      "loaded %.2f GB in %.2f s, %.1f x a copy at memory speed; at most %.2f "
+      "GB "
+      "resident, %.2f planned without KV\n",
+      load.checkpoint_bytes / 1e9, load.seconds,
+      load.seconds / load.floor_seconds, load.peak_bytes / 1e9,
+      load.planned_bytes / 1e9);
+}
+
 std::string CliffLine(const EngineBenchReport& report) {
   if (report.cliffs.empty()) return "no cliff\n";
   std::string text = "cliff: throughput falls at";
@@ -67,6 +77,15 @@ nlohmann::json ToJson(const PointReport& point) {
           {"bound_share", point.bound_share}};
 }
 
+nlohmann::json ToJson(const LoadReport& load) {
+  return {{"seconds", load.seconds},
+          {"floor_seconds", load.floor_seconds},
+          {"checkpoint_bytes", load.checkpoint_bytes},
+          {"packed_bytes", load.packed_bytes},
+          {"planned_bytes", load.planned_bytes},
+          {"peak_bytes", load.peak_bytes}};
+}
+
 nlohmann::json ToJson(const MachineReport& machine) {
   return {{"read_bytes_per_second", machine.read.bytes_per_second},
           {"read_pattern", machine.read.pattern},
@@ -94,7 +113,7 @@ std::string LineOf(const PointReport& point) {
 }
 
 std::string ToText(const EngineBenchReport& report) {
-  std::string text = HeadOf(report);
+  std::string text = HeadOf(report) + LineOf(report.load);
   size_t batches = 0;
   for (const PointReport& point : report.points) {
     StrAppend(&text, LineOf(point), "\n");
@@ -118,6 +137,7 @@ std::string ToJson(const EngineBenchReport& report) {
                          {"kv_position_bytes", report.kv_position_bytes},
                          {"prefill_operations", report.prefill_operations},
                          {"machine", ToJson(report.machine)},
+                         {"load", ToJson(report.load)},
                          {"points", nlohmann::json::array()},
                          {"whole", nlohmann::json::array()},
                          {"cliffs", nlohmann::json::array()}};

@@ -17,6 +17,7 @@
 #include "worker/model/bitsandbytes.h"
 #include "worker/model/grouped_matrix.h"
 #include "worker/model/json_file.h"
+#include "worker/model/parallel.h"
 #include "worker/tensor/dtype.h"
 #include "worker/tensor/four_bit.h"
 #include "worker/tensor/quantize.h"
@@ -275,7 +276,7 @@ std::string CheckpointTensors::Describe() const {
   }
   std::string text = format_;
   if (quantization_) StrAppend(&text, ", ", Name(quantization_->method));
-  std::string_view before = ": ";
+  std::string_view before = converted_ ? ", converted: " : ": ";
   for (const auto& [type, count] : counts) {
     StrAppend(&text, before, count, " x ", Name(type));
     before = ", ";
@@ -462,6 +463,49 @@ void CheckpointTensors::ReadFloats(const CheckpointTensor& tensor,
     tensor.write_stored(0, tensor.rows(), whole.data());
     WidenRows(tensor, whole.data(), first, count, target);
   }
+}
+
+void CheckpointTensors::Convert(const std::string& name, WeightType type,
+                                int32_t head_dim, int threads) {
+  CheckpointTensor& tensor = tensors_.at(name);
+  const auto source = std::make_shared<const CheckpointTensor>(tensor);
+  tensor.type = type;
+  tensor.interleaved = 0;
+  tensor.order.clear();
+  tensor.data = nullptr;
+  tensor.write_floats = nullptr;
+  tensor.write_stored = [=, this](int64_t, int64_t, std::byte* target) {
+    WriteConverted(*source, type, head_dim, threads, target);
+  };
+  converted_ = true;
+}
+
+void CheckpointTensors::WriteConverted(const CheckpointTensor& tensor,
+                                       WeightType type, int32_t head_dim,
+                                       int threads, std::byte* target) const {
+  constexpr int64_t kElements = 1 << 18;
+  const int64_t cols = tensor.cols();
+  const int64_t row_bytes = RowBytes(type, cols);
+  // Whole heads, and whole runs of the reader.
+  const int64_t unit = kRowRun * std::max(head_dim, 1);
+  // What is only read as a whole is read once.
+  const bool whole = tensor.data == nullptr && !tensor.write_floats;
+  const int64_t step =
+      whole ? tensor.rows()
+            : std::max<int64_t>(unit, kElements / cols / unit * unit);
+  const auto convert = [&](size_t piece) {
+    const int64_t first = static_cast<int64_t>(piece) * step;
+    const int64_t count = std::min(step, tensor.rows() - first);
+    std::vector<float> rows(static_cast<size_t>(count * cols));
+    ReadFloats(tensor, first, count, rows.data());
+    for (int64_t r = 0; r < count; ++r) {
+      QuantizeRow(type, rows.data() + r * cols, cols,
+                  target + (first + r) * row_bytes);
+    }
+    return absl::OkStatus();
+  };
+  const int64_t pieces = (tensor.rows() + step - 1) / step;
+  ForEachParallel(static_cast<size_t>(pieces), threads, convert).IgnoreError();
 }
 
 void CheckpointTensors::DropPages(const CheckpointTensor& tensor) const {

@@ -78,7 +78,9 @@ class CheckpointTensors {
   }
 
   // Whether matrices may have different types.
-  bool mixed() const { return quantization_.has_value() || gguf_ != nullptr; }
+  bool mixed() const {
+    return quantization_.has_value() || gguf_ != nullptr || converted_;
+  }
 
   const std::map<std::string, CheckpointTensor, std::less<>>& tensors() const {
     return tensors_;
@@ -100,6 +102,13 @@ class CheckpointTensors {
   // multiple of kRowRun, and with interleaved rows both of the head's.
   void ReadFloats(const CheckpointTensor& tensor, int64_t first, int64_t count,
                   float* target) const;
+
+  // From now on the matrix `name`, which must be there, has the type `type`,
+  // one that CanQuantize(), and its rows and columns lie in their order: what
+  // it was is converted whenever it is read, on `threads` threads. `head_dim`
+  // is that of the rows of q and k. Not thread-safe.
+  void Convert(const std::string& name, WeightType type, int32_t head_dim,
+               int threads);
 
   // Lets the system take back the pages of the files.
   void DropPages(const CheckpointTensor& tensor) const;
@@ -127,10 +136,13 @@ class CheckpointTensors {
                             int64_t rows, int64_t cols,
                             const std::vector<const TensorRecord*>& parts);
   const TensorRecord* Record(const std::string& name) const;
+  void WriteConverted(const CheckpointTensor& tensor, WeightType type,
+                      int32_t head_dim, int threads, std::byte* target) const;
 
   const std::string directory_;
   std::string format_;
   std::optional<QuantizationConfig> quantization_;
+  bool converted_ = false;  // some matrices
   std::unique_ptr<Checkpoint> safetensors_;
   std::unique_ptr<MetaCheckpoint> meta_;
   std::unique_ptr<GgufCheckpoint> gguf_;

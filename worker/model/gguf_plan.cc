@@ -38,14 +38,6 @@ bool IsCoarse(WeightType type) {
   }
 }
 
-WeightType TypeFor(const TensorSpec& tensor, bool tied, WeightType type) {
-  if (tensor.cols == 0) return WeightType::kFp32;
-  const bool head = tensor.group == TensorGroup::kHead ||
-                    (tied && tensor.group == TensorGroup::kEmbedding);
-  return Fitting(head && IsCoarse(type) ? WeightType::kQ6_K : type,
-                 tensor.cols);
-}
-
 const gguf::TensorType& GgufType(WeightType type) {
   const std::string_view name = type == WeightType::kFp32   ? "f32"
                                 : type == WeightType::kFp16 ? "f16"
@@ -157,6 +149,14 @@ class Planner {
 
 }  // namespace
 
+WeightType WrittenType(const TensorSpec& tensor, bool tied, WeightType type) {
+  if (tensor.cols == 0) return WeightType::kFp32;
+  const bool head = tensor.group == TensorGroup::kHead ||
+                    (tied && tensor.group == TensorGroup::kEmbedding);
+  return Fitting(head && IsCoarse(type) ? WeightType::kQ6_K : type,
+                 tensor.cols);
+}
+
 absl::StatusOr<GgufPlan> PlanGguf(const ModelConfig& config, WeightType type,
                                   const std::string& tokenizer) {
   gguf::HeaderWriter header;
@@ -167,7 +167,7 @@ absl::StatusOr<GgufPlan> PlanGguf(const ModelConfig& config, WeightType type,
   plan.rope_divisors = RopeDivisors(config);
   Planner planner(header, plan);
   for (const TensorSpec& spec : AllTensors(MakeLayout(config))) {
-    planner.Add(spec, TypeFor(spec, config.tied_embeddings, type));
+    planner.Add(spec, WrittenType(spec, config.tied_embeddings, type));
   }
   planner.AddDivisors();
   planner.Finish();

@@ -31,11 +31,16 @@ struct GgufPlan {
   int64_t parameters = 0;  // of all tensors
 };
 
-// A file of architecture "llama", its matrices of `type`, one that
-// CanQuantize(). Where rows are no whole blocks of it: q5_0 for q4_k, q8_0 for
-// q6_k, fp16 where rows are no multiple of 32. The head, or the tied table, of
-// a type below 6 bits is q6_k. Vectors are fp32. The tokenizer is that of the
-// model `tokenizer`. kUnsupportedParameter for what GGUF files cannot say.
+// The type of a tensor in a file of `type`, one that CanQuantize(). Where rows
+// are no whole blocks of it: q5_0 for q4_k, q8_0 for q6_k, fp16 where rows are
+// no multiple of 32. The head, or the tied table, of a type below 6 bits is
+// q6_k. Vectors are fp32.
+WeightType WrittenType(const TensorSpec& tensor, bool tied_embeddings,
+                       WeightType type);
+
+// A file of architecture "llama", its tensors of their WrittenType(). The
+// tokenizer is that of the model `tokenizer`. kUnsupportedParameter for what
+// GGUF files cannot say.
 absl::StatusOr<GgufPlan> PlanGguf(const ModelConfig& config, WeightType type,
                                   const std::string& tokenizer);
 

@@ -1,5 +1,6 @@
 #include "worker/model/model_loader.h"
 
+#include <map>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -7,29 +8,73 @@
 #include "common/strings.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/layout.h"
+#include "worker/model/weights_policy.h"
 
 namespace caravan::worker {
 namespace {
 
+// The checkpoint with its matrices in the types in which they are kept.
+absl::StatusOr<std::unique_ptr<CheckpointTensors>> OpenCheckpoint(
+    const std::string& directory, const ModelOptions& options) {
+  CARAVAN_ASSIGN_OR_RETURN(const WeightsPolicy policy,
+                           WeightsPolicy::Parse(options.weights));
+  CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CheckpointTensors> checkpoint,
+                           CheckpointTensors::Open(directory));
+  if (policy.keeps()) return checkpoint;
+  CARAVAN_ASSIGN_OR_RETURN(const ModelConfig config,
+                           LoadModelConfig(directory, options.overrides));
+  ApplyPolicy(policy, config, options.threads, checkpoint.get());
+  return checkpoint;
+}
+
 // Null where there are no weights.
 absl::StatusOr<std::unique_ptr<CheckpointTensors>> OpenWeights(
-    const std::string& directory) {
-  auto checkpoint = CheckpointTensors::Open(directory);
+    const std::string& directory, const ModelOptions& options) {
+  auto checkpoint = OpenCheckpoint(directory, options);
   if (absl::IsNotFound(checkpoint.status())) {
     return std::unique_ptr<CheckpointTensors>();
   }
   return checkpoint;
 }
 
-absl::StatusOr<WeightTypes> WeightTypesOf(ModelConfig config,
-                                          const CheckpointTensors* checkpoint) {
-  if (checkpoint == nullptr) return WeightTypes(PlannedDType(config));
+// By name, the types of a configuration's tensors where there are no weights.
+absl::StatusOr<TensorTypes> PlannedTypes(ModelConfig config,
+                                         const std::string& weights) {
+  CARAVAN_ASSIGN_OR_RETURN(const WeightsPolicy policy,
+                           WeightsPolicy::Parse(weights));
+  config.stage = Stage();
+  const WeightType plain = FromDType(PlannedDType(config));
+  std::map<std::string, WeightType> types;
+  for (const TensorSpec& spec : AllTensors(MakeLayout(config))) {
+    types[spec.name] = policy.TypeFor(spec, config.tied_embeddings, plain);
+  }
+  return [types = std::move(types)](const std::string& name) {
+    return types.at(name);
+  };
+}
+
+// The same, of the checkpoint where there is one, which must outlive the
+// result.
+absl::StatusOr<TensorTypes> TypesOf(const ModelConfig& config,
+                                    const std::string& weights,
+                                    const CheckpointTensors* checkpoint) {
+  if (checkpoint == nullptr) return PlannedTypes(config, weights);
   CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(*checkpoint));
+  return [checkpoint, dtype](const std::string& name) {
+    return LoadedType(*checkpoint, name, dtype);
+  };
+}
+
+absl::StatusOr<WeightTypes> WeightTypesOf(ModelConfig config,
+                                          const std::string& weights,
+                                          const CheckpointTensors* checkpoint) {
+  CARAVAN_ASSIGN_OR_RETURN(const TensorTypes type_of,
+                           TypesOf(config, weights, checkpoint));
   config.stage = Stage();
   WeightTypes types;
   for (const TensorSpec& tensor : AllTensors(MakeLayout(config))) {
     if (tensor.cols == 0) continue;
-    types.Add(LoadedType(*checkpoint, tensor.name, dtype));
+    types.Add(type_of(tensor.name));
   }
   return types;
 }
@@ -50,18 +95,12 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
         LoadGenerationConfig(directory, model.config.vocab_size));
   }
   model.eos_ids = model.generation.eos_ids.value_or(model.config.eos_ids);
-  CARAVAN_ASSIGN_OR_RETURN(model.weight_types,
-                           WeightTypesOf(model.config, checkpoint));
-  if (checkpoint == nullptr) {
-    model.plan = MakeMemoryPlan(model.config, PlannedDType(model.config),
-                                backend, options.memory);
-    return model;
-  }
-  CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(*checkpoint));
-  model.checkpoint = checkpoint->Describe();
-  const auto types = [&](const std::string& name) {
-    return LoadedType(*checkpoint, name, dtype);
-  };
+  CARAVAN_ASSIGN_OR_RETURN(
+      model.weight_types,
+      WeightTypesOf(model.config, options.weights, checkpoint));
+  CARAVAN_ASSIGN_OR_RETURN(const TensorTypes types,
+                           TypesOf(model.config, options.weights, checkpoint));
+  if (checkpoint != nullptr) model.checkpoint = checkpoint->Describe();
   model.plan = MakeMemoryPlan(model.config, types, backend, options.memory);
   return model;
 }
@@ -73,15 +112,15 @@ absl::StatusOr<WeightTypes> ReadWeightTypes(const std::string& directory,
   CARAVAN_ASSIGN_OR_RETURN(const ModelConfig config,
                            LoadModelConfig(directory, options.overrides));
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
-                           OpenWeights(directory));
-  return WeightTypesOf(config, checkpoint.get());
+                           OpenWeights(directory, options));
+  return WeightTypesOf(config, options.weights, checkpoint.get());
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,
                                                const ModelOptions& options,
                                                const Backend& backend) {
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
-                           OpenWeights(directory));
+                           OpenWeights(directory, options));
   return Describe(directory, options, backend, checkpoint.get());
 }
 
@@ -89,7 +128,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(
     const std::string& directory, const ModelOptions& options,
     Backend* backend) {
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
-                           CheckpointTensors::Open(directory));
+                           OpenCheckpoint(directory, options));
   auto model = std::make_unique<LoadedModel>();
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,

@@ -57,6 +57,8 @@ ModelOptions ModelOptionsOf(const WorkerOptions& options,
   ModelOptions model;
   model.overrides = options.overrides;
   model.use_generation_config = options.generation_config == "auto";
+  model.weights = options.weights;
+  model.threads = ThreadCount(options);
   model.memory.max_step_tokens = options.max_step_tokens;
   model.stage = options.stage;
   model.progress = progress;
@@ -92,6 +94,7 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
         KvSpecOf(description.config, model.block_count))));
   }
   LogInfo("memory_plan", {{"checkpoint", description.checkpoint},
+                          {"weights", options.weights},
                           {"packed_as", Name(description.weight_types)},
                           {"weight_bytes", model.planned.weight_bytes()},
                           {"arena_bytes", model.planned.arena_bytes()},

@@ -37,6 +37,7 @@ struct WorkerOptions {
   std::string device = "auto";       // --device auto|cpu|reference|cuda
   std::string activations = "auto";  // --activations auto|fp32|bf16|int8
   std::string kv = "auto";           // --kv auto|fp32|bf16|fp16|q8_0
+  std::string weights = "keep";      // --weights keep|bf16|q8_0|q4_0
 
   // How it computes: parameters that affect performance only.
   int32_t threads = 0;            // --threads; 0: one per core

@@ -53,6 +53,9 @@ TEST(EngineBenchTest, ReportsEveryPointBesideItsCeilings) {
   EXPECT_GT(report.machine.int8, 0);
   EXPECT_EQ(report.arithmetic, Arithmetic::kFp32);
   EXPECT_TRUE(report.whole.empty());
+  EXPECT_GT(report.load.seconds, 0);
+  EXPECT_GT(report.load.floor_seconds, 0);
+  EXPECT_GT(report.load.peak_bytes, report.load.packed_bytes);
 }
 
 TEST(EngineBenchTest, TextAndJsonNameThePoints) {
@@ -94,6 +97,17 @@ TEST(EngineBenchTest, ProbesThatNeverAgreeEndAfterBoundedAttempts) {
   EXPECT_EQ(report.points[0].dropped_count, 3);
   EXPECT_FALSE(report.points[0].complete);
   EXPECT_THAT(ToText(report), ::testing::HasSubstr("too few"));
+}
+
+TEST(EngineBenchTest, WeightsAreQuantizedAtLoad) {
+  EngineBenchOptions options = Small();
+  options.contexts = {};
+  options.batches = {1};
+  options.prefill_tokens = 0;
+  options.weights = "q8_0";
+  ASSERT_OK_AND_ASSIGN(const EngineBenchReport report,
+                       RunEngineBench(options, nullptr));
+  EXPECT_THAT(report.checkpoint, ::testing::HasSubstr("converted: "));
 }
 
 TEST(EngineBenchTest, RefusesFieldsOutOfRange) {

@@ -108,6 +108,7 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.activations = "fp8"; }),
               bad("--activations"));
   EXPECT_THAT(refusal([](O& o) { o.kv = "int4"; }), bad("--kv"));
+  EXPECT_THAT(refusal([](O& o) { o.weights = "q2_k"; }), bad("--weights"));
   EXPECT_THAT(refusal([](O& o) { o.generation_config = "no"; }),
               bad("--generation-config"));
   EXPECT_THAT(refusal([](O& o) { o.max_running = 0; }), bad("--max-running"));
