@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <ostream>
 #include <random>
 #include <set>
@@ -13,9 +15,11 @@
 
 #include "common/strings.h"
 #include "tests/support/reference_data.h"
+#include "tests/support/temporary_directory.h"
 #include "tests/worker/exactness/exact_engine.h"
 #include "tests/worker/exactness/scenario.h"
 #include "worker/engine/sequence.h"
+#include "worker/model/gguf_export.h"
 
 namespace caravan::worker {
 namespace {
@@ -25,7 +29,23 @@ struct Subject {
   std::string directory;
   int32_t prompt_size = 70;
   NumericsOptions numerics = {};
+  std::optional<WeightType> blocks = std::nullopt;  // quantized to this type
 };
+
+constexpr NumericsOptions kInt8 = {ActivationType::kInt8, DType::kBf16};
+
+// The subject's model, or a quantized copy that lives as long as the process.
+std::string ModelOf(const Subject& subject) {
+  std::string directory = testing::RepositoryPath(subject.directory);
+  if (!subject.blocks) return directory;
+  static const testing::TemporaryDirectory folder;
+  const std::string file = folder.File(subject.name + ".gguf");
+  if (!std::filesystem::exists(file)) {
+    const auto report = ExportGguf(directory, file, {.type = *subject.blocks});
+    EXPECT_TRUE(report.ok()) << report.status();
+  }
+  return file;
+}
 
 void PrintTo(const Subject& value, std::ostream* out) { *out << value.name; }
 
@@ -44,7 +64,7 @@ class ExactnessTest : public ::testing::TestWithParam<Subject> {
   ExactnessTest()
       : seed_(1 + 1000 * static_cast<uint32_t>(GTEST_FLAG_GET(random_seed))),
         random_(seed_),
-        directory_(testing::RepositoryPath(GetParam().directory)),
+        directory_(ModelOf(GetParam())),
         prompt_(RandomPrompt(GetParam().prompt_size)) {}
 
   Prompt RandomPrompt(int32_t size) {
@@ -388,7 +408,19 @@ INSTANTIATE_TEST_SUITE_P(
         Subject{.name = "Llama1MhaInBf16",
                 .directory = "tests/data/tiny/llama1-mha",
                 .numerics = {.activations = ActivationType::kBf16,
-                             .kv = DType::kBf16}}),
+                             .kv = DType::kBf16}},
+        Subject{.name = "DemoInQ8_0",
+                .directory = "deploy/demo-model",
+                .numerics = kInt8,
+                .blocks = WeightType::kQ8_0},
+        Subject{.name = "DemoInQ4_0",
+                .directory = "deploy/demo-model",
+                .numerics = kInt8,
+                .blocks = WeightType::kQ4_0},
+        Subject{.name = "DemoInQ4_K",
+                .directory = "deploy/demo-model",
+                .numerics = kInt8,
+                .blocks = WeightType::kQ4_K}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace
