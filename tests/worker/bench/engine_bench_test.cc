@@ -21,6 +21,8 @@ EngineBenchOptions Small() {
   EngineBenchOptions options;
   options.model_directory = RepositoryPath("deploy/demo-model");
   options.cpu.threads = 2;
+  options.activations = "fp32";
+  options.kv = "fp32";
   options.batches = {1, 3};
   options.contexts = {20};
   options.prefill_tokens = 40;
