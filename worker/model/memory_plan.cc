@@ -110,9 +110,8 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
     plan.checkpoint_bytes += group.checkpoint_bytes;
     plan.weight_bytes += group.packed_bytes;
   }
-  plan.arena_bytes = Activations::PlannedBytes(config, options.max_step_tokens,
-                                               options.max_logits_rows,
-                                               backend);
+  plan.arena_bytes = Activations::PlannedBytes(
+      config, options.max_step_tokens, options.max_logits_rows, backend);
   plan.scratch_bytes =
       backend.ScratchBytes(ScratchSpecOf(config, options.max_step_tokens));
   plan.kv_block_bytes = BlockBytes(config, backend);
