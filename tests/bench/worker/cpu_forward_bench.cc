@@ -294,7 +294,8 @@ int Main(int argc, char** argv) {
   auto made = bench::Ceilings::Create(flags.threads);
   Must(made.status());
   bench::Ceilings& ceilings = **made;
-  const double fma = std::max(ceilings.FmaPerSecond(), ceilings.FmaPerSecond());
+  const double fma =
+      ceilings.OperationsPerSecond(bench::Arithmetic::kFp32, 0.2);
   std::printf("fma %.0f GFLOP/s\n", fma / 1e9);
   const absl::Time start = absl::Now();
   Model model(flags);
