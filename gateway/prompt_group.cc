@@ -106,6 +106,7 @@ absl::StatusOr<ChoiceStream*> PromptGroup::ChoiceOf(int32_t choice) {
 absl::StatusOr<int32_t> PromptGroup::Apply(HandleEvents events) {
   if (!attached() || events.handle != handle_) return 0;
   should_move = should_move || events.should_move;
+  queued = (queued || events.queued) && !events.started;
   if (events.cached_token_count && !computed_) {
     cached_token_count_ = *events.cached_token_count;
   }
@@ -272,6 +273,7 @@ void PromptGroup::Attach(std::shared_ptr<WorkerSession> session,
   failure = absl::OkStatus();
   worker_died = false;
   should_move = false;
+  queued = false;  // unless the worker says so
 }
 
 void PromptGroup::Detach() {

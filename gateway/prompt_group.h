@@ -97,6 +97,7 @@ class PromptGroup {
   absl::Status failure;      // not OK: the placement has failed
   bool worker_died = false;  // with a failure: it was the worker
   bool should_move = false;  // the worker drains
+  bool queued = false;       // nothing of it has run at the worker yet
 
   // Who computes it now, or did last.
   std::optional<v1::ModelIdentity> identity;

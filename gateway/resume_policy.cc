@@ -41,7 +41,8 @@ std::string_view ResumeCause(Reason reason) {
 absl::Status CountFailure(PromptGroup& group) {
   const Reason reason = ReasonOf(group.failure);
   if (!CanMove(reason)) return group.failure;
-  const bool death = group.worker_died || reason == Reason::kNumericFault;
+  const bool death =
+      (group.worker_died && !group.queued) || reason == Reason::kNumericFault;
   group.deaths += death ? 1 : 0;
   group.attempts += 1;
   group.excluded.push_back(group.replica());

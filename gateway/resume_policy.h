@@ -14,7 +14,8 @@ namespace caravan::gateway {
 
 // Submits of a prompt without a new token in between.
 inline constexpr int32_t kMaxAttempts = 8;
-// Deaths of workers, likewise, after which the request is suspected.
+// Deaths of workers at which it ran, likewise, after which the request is
+// suspected. At a worker that had said that it waits it did not run.
 inline constexpr int32_t kMaxDeaths = 2;
 
 // Whether another placement can help.

@@ -75,6 +75,10 @@ void SplitTokens(const v1::StepOutput& step, Splitter& splitter) {
 
 std::vector<HandleEvents> SplitByHandle(const v1::StepOutput& step) {
   Splitter splitter;
+  for (const uint64_t handle : step.queued()) splitter.Of(handle).queued = true;
+  for (const uint64_t handle : step.started()) {
+    splitter.Of(handle).started = true;
+  }
   SplitPrompts(step, splitter);
   SplitTokens(step, splitter);
   for (const v1::ChoiceFinish& finish : step.finishes()) {

@@ -49,6 +49,8 @@ struct HandleEvents {
   absl::Status error;        // not OK: the handle has failed
   bool worker_died = false;  // with an error: the session broke while it ran
   bool should_move = false;  // the worker drains
+  bool queued = false;       // it waits for its first step
+  bool started = false;      // it waits no longer
 };
 
 // All that came since the last wake-up.

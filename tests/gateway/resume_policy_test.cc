@@ -53,6 +53,17 @@ TEST(ResumePolicyTest, TheSecondDeathSuspectsTheRequest) {
   EXPECT_THAT(CountFailure(group), HasReason(Reason::kSuspectRequest));
 }
 
+TEST(ResumePolicyTest, WhoWaitsAtADyingWorkerIsNotSuspected) {
+  testing::Groups groups;
+  PromptGroup& group = groups.Add({1, 2});
+  for (int i = 0; i < 4; ++i) {
+    Fail(group, Reason::kWorkerLost, /*worker_died=*/true);
+    group.queued = true;
+    EXPECT_OK(CountFailure(group));
+  }
+  EXPECT_EQ(group.deaths, 0);
+}
+
 TEST(ResumePolicyTest, ARefusalIsNoDeathAndEndsAfterTheLastAttempt) {
   testing::Groups groups;
   PromptGroup& group = groups.Add({1, 2});

@@ -108,6 +108,7 @@ void Engine::State::TakeCancels() {
 absl::Status Engine::State::Launch(PlannedStep planned) {
   for (const SequenceId id : planned.dropped) runner.DropSequence(id);
   for (SequenceSpec& spec : planned.added) runner.AddSequence(std::move(spec));
+  if (!planned.news.empty()) sink.OnQueue(planned.news);
   if (planned.plan.empty()) return absl::OkStatus();
   return runner.Launch(std::move(planned.plan));
 }

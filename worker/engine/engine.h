@@ -134,12 +134,22 @@ struct StepReport {
   }
 };
 
+// Who waits, and who does no longer: groups of which nothing has run. Whoever
+// runs without having waited for a plan is not mentioned.
+struct QueueNews {
+  std::vector<GroupId> queued;   // since the last plan, which left them out
+  std::vector<GroupId> started;  // earlier ones that the next plan has
+  bool empty() const { return queued.empty() && started.empty(); }
+};
+
 // Receives every report with an event, a step or KV changes, in order, on the
 // engine thread. Must not block.
 class EngineSink {
  public:
   virtual ~EngineSink() = default;
   virtual void Emit(const StepReport& report) = 0;
+  // Before the plan that it is about is launched, on the same thread.
+  virtual void OnQueue(const QueueNews& news) {}
 };
 
 struct EngineOptions {

@@ -44,6 +44,7 @@ void Scheduler::Add(GroupRequest request) {
     group->sequences.push_back(std::move(sequence));
   }
   Group& added = *groups_.emplace(id, std::move(group)).first->second;
+  new_ids_.push_back(id);
   // A resumed choice may have nothing left to do. The last of them ends the
   // group, which then stays until EraseEnded.
   for (const auto& sequence : added.sequences) {

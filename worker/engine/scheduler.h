@@ -38,6 +38,7 @@ struct PlannedStep {
   std::vector<SequenceId> dropped;
   std::vector<SequenceSpec> added;
   BatchPlan plan;  // may be empty
+  QueueNews news;  // for the sink, before it is launched
 };
 
 // Not thread-safe: owned by the engine thread.
@@ -137,13 +138,15 @@ class Scheduler {
   void ReserveRunning(Draft& draft);
   void AdmitWaiting(Draft& draft);
   PlannedStep Finish(Draft draft);
+  void TellQueued(QueueNews& news);
   int32_t DecodeRowsOfPlan() const;
   int32_t TokensFor(const Sequence& sequence, const Draft& draft) const;
   bool ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft);
   bool ParkUntilFits(const Demand& demand);
   bool TryAdmit(Sequence& sequence, Draft& draft);
   void Admit(Sequence& sequence, Start start, Draft& draft);
-  void CountAdmission(const Sequence& sequence, const Start& start);
+  void CountAdmission(const Sequence& sequence, const Start& start,
+                      Draft& draft);
   Start FindStart(Sequence& sequence);
   const Sequence* ForkSource(const Sequence& sequence) const;
   bool AwaitsSibling(const Sequence& sequence) const;
@@ -182,6 +185,7 @@ class Scheduler {
   PrefixIndex index_;
 
   absl::flat_hash_map<GroupId, std::unique_ptr<Group>> groups_;
+  std::vector<GroupId> new_ids_;   // since the last plan
   std::vector<GroupId> to_erase_;  // ended, and still in groups_
   std::vector<std::unique_ptr<Group>> ended_groups_;  // with rows in flight
   std::vector<GroupId> ended_ids_;

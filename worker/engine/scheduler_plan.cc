@@ -190,7 +190,7 @@ int32_t Scheduler::Headroom(const Sequence& sequence) const {
 // Moves the sequence to the running set with its first row. The caller takes
 // it out of the waiting set.
 void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
-  CountAdmission(sequence, start);
+  CountAdmission(sequence, start, draft);
   sequence.state = SequenceState::kRunning;
   sequence.scoring = start.scoring;
   sequence.planned = start.position;
@@ -222,13 +222,17 @@ void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
   AddRow(sequence, count, draft);
 }
 
-void Scheduler::CountAdmission(const Sequence& sequence, const Start& start) {
+void Scheduler::CountAdmission(const Sequence& sequence, const Start& start,
+                               Draft& draft) {
   StepCounters& counters = report_.counters;
   ++(sequence.parked ? counters.resumed : counters.admitted);
   counters.cached_tokens += start.cached_tokens;
   Group& group = *sequence.group;
   if (group.admitted) return;
   group.admitted = true;
+  if (group.told_queued) {
+    draft.planned.news.started.push_back(group.request.id);
+  }
   group.cached_token_count = std::min(start.cached_tokens, group.prompt_size());
 }
 
@@ -329,11 +333,24 @@ SequenceSpec Scheduler::SpecOf(const Sequence& sequence) const {
 // Numbers the plan and remembers its rows for Commit.
 PlannedStep Scheduler::Finish(Draft draft) {
   draft.planned.dropped = std::exchange(dropped_, {});
+  TellQueued(draft.planned.news);
   if (!draft.planned.plan.empty()) {
     draft.planned.plan.step = ++step_;
     launched_.push_back(std::move(draft.launched));
   }
   return std::move(draft.planned);
+}
+
+// New groups that this plan has left out.
+void Scheduler::TellQueued(QueueNews& news) {
+  for (const GroupId id : std::exchange(new_ids_, {})) {
+    const auto found = groups_.find(id);
+    if (found == groups_.end()) continue;
+    Group& group = *found->second;
+    if (group.admitted || group.ended) continue;
+    group.told_queued = true;
+    news.queued.push_back(id);
+  }
 }
 
 }  // namespace caravan::worker

@@ -94,6 +94,7 @@ struct Group {
   int32_t output_limit = 0;  // max_tokens, or what the context leaves
   std::vector<std::unique_ptr<Sequence>> sequences;
   bool admitted = false;           // a choice of it ran
+  bool told_queued = false;        // the sink knows that it waits
   int32_t cached_token_count = 0;  // of the prompt, when it was admitted first
   bool prompt_reported = false;
   int32_t scored = 0;  // prompt scores were reported up to this position

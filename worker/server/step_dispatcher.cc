@@ -107,6 +107,31 @@ void StepDispatcher::Dispatch(const StepReport& report, const v1::Load& load) {
   for (Batch::Part& part : batch.parts) {
     part.output.set_step(report.step);
     *part.output.mutable_load() = load;
+  }
+  Deliver(std::move(batch));
+}
+
+void StepDispatcher::Dispatch(const QueueNews& news) {
+  Batch batch{.now = clock_->Now(), .parts = {}};
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const GroupId group : news.queued) {
+      Route* const route = Find(group);
+      if (route == nullptr) continue;
+      batch.PartOf(*route).output.add_queued(route->handle);
+    }
+    for (const GroupId group : news.started) {
+      Route* const route = Find(group);
+      if (route == nullptr) continue;
+      batch.PartOf(*route).output.add_started(route->handle);
+    }
+    delivering_ = true;
+  }
+  Deliver(std::move(batch));
+}
+
+void StepDispatcher::Deliver(Batch batch) {
+  for (Batch::Part& part : batch.parts) {
     part.receiver->Deliver(std::move(part.output), part.ended);
   }
   absl::MutexLock lock(&mutex_);

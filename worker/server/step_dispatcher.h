@@ -66,6 +66,9 @@ class StepDispatcher {
   // Delivers a step, with the load after it.
   void Dispatch(const StepReport& report, const v1::Load& load);
 
+  // Delivers who waits, and who does no longer.
+  void Dispatch(const QueueNews& news);
+
   // Groups that have not ended.
   int64_t open_count() const;
 
@@ -90,6 +93,8 @@ class StepDispatcher {
   };
   struct Batch;
 
+  // Hands the parts out, in the order of steps.
+  void Deliver(Batch batch);
   void AddPrompt(const PromptEvent& event, Batch& batch)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddToken(const TokenEvent& event, Batch& batch)

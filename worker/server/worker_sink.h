@@ -36,7 +36,7 @@ class MetricsObserver final : public RequestObserver {
   RequestObserver* const vllm_;
 };
 
-// Emit on the engine thread only.
+// Emit and OnQueue on the engine thread only.
 class WorkerSink final : public EngineSink {
  public:
   struct Parts {
@@ -53,6 +53,9 @@ class WorkerSink final : public EngineSink {
   void SetListener(KvEventListener* listener) { listener_.store(listener); }
 
   void Emit(const StepReport& report) override;
+  void OnQueue(const QueueNews& news) override {
+    parts_.dispatcher->Dispatch(news);
+  }
 
  private:
   const Parts parts_;

@@ -20,7 +20,13 @@ namespace caravan::worker {
 class ReportLog final : public EngineSink {
  public:
   void Emit(const StepReport& report) override { reports.push_back(report); }
+  void OnQueue(const QueueNews& news) override {
+    queued.insert(queued.end(), news.queued.begin(), news.queued.end());
+    started.insert(started.end(), news.started.begin(), news.started.end());
+  }
   std::vector<StepReport> reports;
+  std::vector<GroupId> queued;
+  std::vector<GroupId> started;
 };
 
 class EngineFixture : public ::testing::Test {

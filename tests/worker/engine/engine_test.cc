@@ -85,6 +85,24 @@ TEST_F(EngineTest, PromptsTakeTurnsAndRunningDecodesNeverWaitForTwoChunks) {
   EXPECT_THAT(Finishes(), SizeIs(8));
 }
 
+TEST_F(EngineTest, WhoWaitsIsToldSoAndToldAgainBeforeItsFirstStep) {
+  options_.max_running = 2;
+  Start();
+  for (GroupId id : {1, 2, 3, 4}) {
+    ASSERT_OK(engine_->Submit(Request(id, Prompt(2, id), id == 1 ? 2 : 8)));
+  }
+  Step();
+  EXPECT_EQ(log_.queued, (std::vector<GroupId>{3, 4}));
+  EXPECT_THAT(log_.started, IsEmpty());
+  Step();  // 1 ends
+  Step();
+  EXPECT_EQ(log_.started, (std::vector<GroupId>{3}));
+  ASSERT_OK(engine_->Submit(Request(5, Prompt(2, 5), 1)));
+  StepUntilIdle();
+  EXPECT_EQ(log_.queued, (std::vector<GroupId>{3, 4, 5}));
+  EXPECT_EQ(log_.started, (std::vector<GroupId>{3, 4, 5}));
+}
+
 TEST_F(EngineTest, HigherPrioritiesAreAdmittedFirstElseFirstCome) {
   options_.max_running = 1;
   Start();
