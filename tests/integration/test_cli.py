@@ -87,7 +87,9 @@ def test_chat_keeps_the_conversation(suite):
     assert len(turns) >= 3
 
 
-def test_score_gives_the_goldens_perplexity(suite, tmp_path):
+def test_score_gives_the_goldens_perplexity(start_suite, tmp_path):
+    suite = start_suite(
+        worker_flags=["--activations", "fp32", "--kv", "fp32"])
     golden = json.loads((DEMO_MODEL / "goldens.json").read_text())[
         "story_logprobs"]
     file = tmp_path / "ids"
