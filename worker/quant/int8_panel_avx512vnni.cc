@@ -18,7 +18,7 @@ struct Simd {
   static constexpr int kMaxTokens = 6;  // of a tile
   static constexpr int VectorsFor(int tokens) { return tokens <= 3 ? 4 : 2; }
 
-  static constexpr int kPrefetchBytes = 2048;
+  static constexpr int kPrefetchBytes = 8192;
 
   static V Zero() { return _mm512_setzero_ps(); }
   static void Store(float* p, V v) { _mm512_storeu_ps(p, v); }

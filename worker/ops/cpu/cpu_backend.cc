@@ -1,9 +1,12 @@
 #include "worker/ops/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -207,6 +210,8 @@ class CpuBackend final : public Backend {
   // Normalize and RunMatMul.
   absl::Status PrepareNorm(const Norm& norm);
   absl::Status PrepareMatMul(const MatMul& mat_mul, int64_t rows);
+  // Remembers what follows the product before.
+  void LearnOrder(const CpuMatrix& matrix);
   // Calls make(i) for the member's rows of `count`: all where they are few,
   // else its share. Gives the index of row 0 among rows of scratch.
   template <typename Make>
@@ -234,6 +239,11 @@ class CpuBackend final : public Backend {
   const std::unique_ptr<ThreadTeam> team_;
   Attention attention_;
   Sampler sampler_;
+  // Of a matrix, by its address: each member's first panel of the one whose
+  // product came next the last time. Hints: neither is ever read through them.
+  using Panels = std::vector<std::span<const std::byte>>;
+  absl::flat_hash_map<const void*, Panels> next_panels_;
+  const void* last_matrix_ = nullptr;
   Scratch normalized_;
   Scratch qkv_;
   Scratch rounded_;
@@ -262,6 +272,7 @@ absl::Status CpuBackend::PrepareNorm(const Norm& norm) {
 }
 
 absl::Status CpuBackend::PrepareMatMul(const MatMul& mat_mul, int64_t rows) {
+  LearnOrder(*mat_mul.matrix);
   panel_shares_.Reset(mat_mul.matrix->panel_count(), team_->size());
   norm_shares_.Reset(rows, team_->size());
   if (!Rounds(*mat_mul.matrix)) return absl::OkStatus();
@@ -277,7 +288,7 @@ int64_t CpuBackend::MakeRows(int member, int64_t count, const Make& make) {
     return first;
   }
   for (int64_t i; (i = norm_shares_.Next(member)) >= 0;) make(i, i);
-  team_->Barrier();
+  team_->Barrier(member);
   return 0;
 }
 
@@ -330,6 +341,27 @@ void CpuBackend::Round(int member, MatMul& mat_mul) {
 void CpuBackend::RunMatMul(int member, const MatMul& mat_mul) {
   for (int64_t i; (i = panel_shares_.Next(member)) >= 0;) {
     RunPanel(mat_mul, i);
+  }
+  const auto next = next_panels_.find(mat_mul.matrix);
+  if (next == next_panels_.end()) return;
+  const std::span<const std::byte> panel =
+      next->second[static_cast<size_t>(member)];
+  team_->FetchWhileWaiting(member, panel.data(), panel.size());
+}
+
+// Products come in the same order in every step.
+void CpuBackend::LearnOrder(const CpuMatrix& matrix) {
+  const void* const last = std::exchange(last_matrix_, &matrix);
+  if (last == nullptr) return;
+  Panels& panels = next_panels_[last];
+  const int64_t count = matrix.panel_count();
+  if (!panels.empty() && panels[0].data() == matrix.PanelBytes(0).data()) {
+    return;
+  }
+  panels.clear();
+  for (int member = 0; member < team_->size(); ++member) {
+    panels.push_back(matrix.PanelBytes(std::min(
+        count - 1, WorkShares::FirstOf(member, count, team_->size()))));
   }
 }
 
@@ -412,7 +444,7 @@ absl::Status CpuBackend::NormMatMul(const Norm& norm, MatMul mat_mul,
     Normalize(member, norm, own);
     RunMatMul(member, own);
     if (tail != nullptr) {
-      team_->Barrier();
+      team_->Barrier(member);
       (*tail)(member);
     }
   });

@@ -362,6 +362,16 @@ int64_t CpuMatrix::panel_count() const {
   return count;
 }
 
+std::span<const std::byte> CpuMatrix::PanelBytes(int64_t panel) const {
+  const Piece* piece = pieces_.data();
+  for (; panel >= piece->layout.panel_count(); ++piece) {
+    panel -= piece->layout.panel_count();
+  }
+  return {piece->panel(panel),
+          static_cast<size_t>(piece->layout.panel_vectors(panel) *
+                              piece->layout.vector_bytes)};
+}
+
 bool CpuMatrix::has_int8() const {
   return std::any_of(pieces_.begin(), pieces_.end(), [](const Piece& piece) {
     return piece.layout.int8.has_value();

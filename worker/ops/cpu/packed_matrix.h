@@ -69,6 +69,9 @@ class CpuMatrix final : public PackedMatrix {
   // Whether some rows meet int8 activations, or all meet bf16 ones.
   bool has_int8() const;
   bool is_bf16() const;
+  // The panel of this number among those of all pieces.
+  std::span<const std::byte> PanelBytes(int64_t panel) const;
+
   // Words of 32 bits that a row of rounded activations takes.
   int64_t rounded_words() const;
 

@@ -122,21 +122,21 @@ void ThreadTeam::RunErased(Function function, const void* body) {
     epoch_.notify_all();
   }
   function(body, 0);
-  Barrier();
+  Barrier(0);
 }
 
 void ThreadTeam::Loop(int member) {
   const DefaultFloatingPoint scope;
   for (int32_t seen = 0;;) {
-    WaitForChange(epoch_, seen);
+    WaitForChange(member, epoch_, seen);
     if (stopping_.load(std::memory_order_relaxed)) return;
     ++seen;  // the caller waits for every member, so none is ever skipped
     function_(body_, member);
-    Barrier();
+    Barrier(member);
   }
 }
 
-void ThreadTeam::Barrier() {
+void ThreadTeam::Barrier(int member) {
   if (size_ == 1) return;
   const int32_t round = round_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -145,7 +145,7 @@ void ThreadTeam::Barrier() {
     round_.notify_all();
     return;
   }
-  WaitForChange(round_, round);
+  WaitForChange(member, round_, round);
 }
 
 int32_t ThreadTeam::SpinLimit() const {
@@ -153,7 +153,18 @@ int32_t ThreadTeam::SpinLimit() const {
   return spin_budget_.load(std::memory_order_relaxed);
 }
 
-void ThreadTeam::WaitForChange(const std::atomic<int32_t>& value, int32_t old) {
+void ThreadTeam::FetchOrPause(int member) {
+  constexpr int kLine = 64;
+  constexpr int kLines = 4;  // at once, so that the end of the wait is seen
+  Ahead& ahead = ahead_[member];
+  if (ahead.next >= ahead.end) return Pause();
+  for (int i = 0; i < kLines; ++i, ahead.next += kLine) {
+    __builtin_prefetch(ahead.next, /*rw=*/0, /*locality=*/2);
+  }
+}
+
+void ThreadTeam::WaitForChange(int member, const std::atomic<int32_t>& value,
+                               int32_t old) {
   const int32_t limit = SpinLimit();
   for (int32_t spin = 0; spin < limit; ++spin) {
     if (value.load(std::memory_order_acquire) != old) {
@@ -161,7 +172,7 @@ void ThreadTeam::WaitForChange(const std::atomic<int32_t>& value, int32_t old) {
                          std::memory_order_relaxed);
       return;
     }
-    Pause();
+    FetchOrPause(member);
   }
   if (limit > 0) {
     spin_budget_.store(std::max(kMinSpins, limit - limit / 8),
@@ -173,8 +184,8 @@ void ThreadTeam::WaitForChange(const std::atomic<int32_t>& value, int32_t old) {
 void WorkShares::Reset(int64_t count, int members) {
   members_ = members;
   for (int m = 0; m < members; ++m) {
-    const uint64_t begin = static_cast<uint64_t>(m * count / members);
-    const uint64_t end = static_cast<uint64_t>((m + 1) * count / members);
+    const auto begin = static_cast<uint64_t>(FirstOf(m, count, members));
+    const auto end = static_cast<uint64_t>(FirstOf(m + 1, count, members));
     shares_[m].range.store(begin << 32 | end, std::memory_order_relaxed);
   }
 }

@@ -6,6 +6,9 @@
 // less and less while spinning turns out to be in vain (other processes have
 // the cores). An idle team sleeps.
 //
+// Who waits fetches what it will read next into its cache, where it has been
+// told what that is.
+//
 // Not thread-safe: one caller at a time.
 #ifndef CARAVAN_WORKER_OPS_CPU_THREAD_TEAM_H_
 #define CARAVAN_WORKER_OPS_CPU_THREAD_TEAM_H_
@@ -47,7 +50,14 @@ class ThreadTeam {
   }
 
   // Inside a body: waits until every member has called it.
-  void Barrier();
+  void Barrier(int member);
+
+  // Inside a body: while this member waits, from now on, it may fetch these
+  // bytes; they need not stay valid.
+  void FetchWhileWaiting(int member, const void* data, size_t bytes) {
+    ahead_[member] = {static_cast<const char*>(data),
+                      static_cast<const char*>(data) + bytes};
+  }
 
  private:
   using Function = void (*)(const void* body, int member);
@@ -56,7 +66,10 @@ class ThreadTeam {
   void RunErased(Function function, const void* body);
   void Loop(int member);
   // Waits until `value` differs from `old`.
-  void WaitForChange(const std::atomic<int32_t>& value, int32_t old);
+  void WaitForChange(int member, const std::atomic<int32_t>& value,
+                     int32_t old);
+  // Part of what the member was told, or a pause.
+  void FetchOrPause(int member);
   int32_t SpinLimit() const;
 
   const int size_;
@@ -70,6 +83,12 @@ class ThreadTeam {
   alignas(64) std::atomic<int32_t> round_{0};
   alignas(64) std::atomic<int32_t> spin_budget_;
 
+  struct alignas(64) Ahead {
+    const char* next = nullptr;
+    const char* end = nullptr;
+  };
+  std::array<Ahead, kMaxThreads> ahead_;  // each its member's own
+
   std::vector<std::jthread> members_;
 };
 
@@ -82,6 +101,10 @@ class WorkShares {
   void Reset(int64_t count, int members);
   // The next integer for `member`, or -1 when there is none left.
   int64_t Next(int member);
+  // Where the share of `member` of `members` begins.
+  static int64_t FirstOf(int member, int64_t count, int members) {
+    return member * count / members;
+  }
 
  private:
   struct alignas(64) Share {

@@ -33,9 +33,9 @@ TEST(ThreadTeamTest, ABarrierHoldsUntilAllHaveCome) {
     team->Run([&](int member) {
       for (int round = 1; round <= 300; ++round) {
         written[member] = round;
-        team->Barrier();
+        team->Barrier(member);
         for (const int value : written) wrong += value != round ? 1 : 0;
-        team->Barrier();
+        team->Barrier(member);
       }
     });
     EXPECT_EQ(wrong, 0);
