@@ -2,6 +2,9 @@
 
 #include <setjmp.h>
 #include <ucontext.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #include <array>
 #include <cstdlib>
@@ -32,13 +35,38 @@ struct Warp {
   std::array<std::array<Operands, kWarpLanes>, 2> operands;
 };
 
+// Where code runs; AddressSanitizer is told of every change from one to
+// another, or it takes the jumps for returns and a foreign stack for its own.
+struct Stack {
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+  void* fake = nullptr;  // the sanitizer's own record while another runs
+};
+
+void Leave([[maybe_unused]] Stack& from, [[maybe_unused]] const Stack& to) {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(&from.fake, to.bottom, to.bytes);
+#endif
+}
+
+// `from` is the stack that was left, whose bounds are learnt here.
+void Arrive([[maybe_unused]] Stack& at, [[maybe_unused]] Stack* from) {
+#ifdef __SANITIZE_ADDRESS__
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(at.fake, &bottom, &bytes);
+  if (from != nullptr) *from = {bottom, bytes, from->fake};
+#endif
+}
+
 // Lives from block to block: entered once by ucontext, from then on by jumps,
 // which ask nothing of the kernel.
 struct Fiber {
   ucontext_t entry = {};
   jmp_buf place;
   bool entered = false;
-  std::unique_ptr<std::byte[]> stack;
+  std::unique_ptr<std::byte[]> memory;
+  Stack stack;
   FiberState state = FiberState::kDone;
   int collectives = 0;
 };
@@ -47,6 +75,7 @@ struct Fiber {
 struct Block {
   jmp_buf scheduler;
   ucontext_t scheduler_entry = {};
+  Stack scheduler_stack;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
   std::vector<std::byte> shared;
@@ -59,10 +88,15 @@ Block block;
 void Yield(FiberState state) {
   Fiber& fiber = block.fibers[block.current];
   fiber.state = state;
-  if (_setjmp(fiber.place) == 0) _longjmp(block.scheduler, 1);
+  if (_setjmp(fiber.place) == 0) {
+    Leave(fiber.stack, block.scheduler_stack);
+    _longjmp(block.scheduler, 1);
+  }
+  Arrive(fiber.stack, nullptr);
 }
 
 void FiberMain() {
+  Arrive(block.fibers[block.current].stack, &block.scheduler_stack);
   while (true) {
     block.body(block.current);
     Yield(FiberState::kDone);
@@ -70,9 +104,8 @@ void FiberMain() {
 }
 
 void Enter(Fiber& fiber) {
-  fiber.stack = std::make_unique<std::byte[]>(kStackBytes);
   getcontext(&fiber.entry);
-  fiber.entry.uc_stack.ss_sp = fiber.stack.get();
+  fiber.entry.uc_stack.ss_sp = fiber.memory.get();
   fiber.entry.uc_stack.ss_size = kStackBytes;
   fiber.entry.uc_link = nullptr;
   makecontext(&fiber.entry, FiberMain, 0);
@@ -83,8 +116,16 @@ void Enter(Fiber& fiber) {
 // Runs a fiber until it yields.
 void Resume(int index) {
   block.current = index;
-  if (_setjmp(block.scheduler) != 0) return;
   Fiber& fiber = block.fibers[index];
+  if (fiber.memory == nullptr) {
+    fiber.memory = std::make_unique<std::byte[]>(kStackBytes);
+    fiber.stack = {fiber.memory.get(), kStackBytes};
+  }
+  if (_setjmp(block.scheduler) != 0) {
+    Arrive(block.scheduler_stack, nullptr);
+    return;
+  }
+  Leave(block.scheduler_stack, fiber.stack);
   if (!fiber.entered) Enter(fiber);
   _longjmp(fiber.place, 1);
 }
