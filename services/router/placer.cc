@@ -103,34 +103,35 @@ void Placer::RebuildRows() {
                    [](const auto* a, const auto* b) {
                      return a->info.model < b->info.model;
                    });
-  candidates_.assign(rows_.size(), Candidate());
-  ready_until_.assign(rows_.size(), absl::InfinitePast());
   pools_.clear();
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const ReplicaInfo& info = rows_[i]->info;
-    Pool& pool = pools_.try_emplace(info.model, Pool{i, i}).first->second;
-    pool.end = i + 1;
-    rows_[i]->row = i;
-    candidates_[i].worker_id = info.worker_id;
-    candidates_[i].block_size = info.block_size;
-    candidates_[i].block_count = info.block_count;
-    candidates_[i].max_running_count = info.max_running_count;
-    index_.Bind(info.worker_id, static_cast<int32_t>(i));
-    UpdateRow(*rows_[i]);
-  }
+  pool_of_row_.clear();
+  for (Replica* const replica : rows_) AppendRow(replica);
+}
+
+void Placer::AppendRow(Replica* replica) {
+  const ReplicaInfo& info = replica->info;
+  replica->row = pool_of_row_.size();
+  const auto [it, is_new] = pools_.try_emplace(info.model);
+  Pool& pool = it->second;
+  if (is_new) pool.begin = replica->row;
+  pool_of_row_.push_back(&pool);
+  pool.candidates.Append({.worker_id = info.worker_id,
+                          .load = {},
+                          .credit = {},
+                          .block_size = info.block_size,
+                          .block_count = info.block_count,
+                          .max_running_count = info.max_running_count});
+  pool.ready_until_nanos.push_back(0);
+  index_.Bind(info.worker_id, static_cast<int32_t>(replica->row));
+  UpdateRow(*replica);
 }
 
 void Placer::UpdateRow(const Replica& replica) {
   if (rows_version_ != registry_.version()) return;  // to be rebuilt
-  Candidate& candidate = candidates_[replica.row];
-  candidate.load = replica.load;
-  candidate.credit = registry_.CreditOf(replica);
-  ready_until_[replica.row] = registry_.ReadyUntil(replica);
-}
-
-Placer::Pool Placer::PoolOf(const std::string& model) const {
-  const auto it = pools_.find(model);
-  return it == pools_.end() ? Pool() : it->second;
+  Pool& pool = *pool_of_row_[replica.row];
+  const size_t i = replica.row - pool.begin;
+  pool.candidates.SetLoad(i, replica.load, registry_.CreditOf(replica));
+  pool.ready_until_nanos[i] = absl::ToUnixNanos(registry_.ReadyUntil(replica));
 }
 
 // --- Who may serve -----------------------------------------------------------
@@ -147,16 +148,20 @@ void Placer::NoteFailure(const std::string& worker_id) {
 
 // Marks who may serve and returns how many do.
 absl::StatusOr<int> Placer::MarkAvailable(const PlaceQuery& query,
-                                          const std::string& model, Pool pool) {
+                                          const std::string& model,
+                                          Pool& pool) {
   const bool plain = query.required_features.empty() &&
                      !query.required_identity &&
                      query.excluded_worker_ids.empty() && breakers_.empty();
   if (!plain) return MarkChecked(query, model, pool);
-  const absl::Time now = clock_->Now();
+  const int64_t now = absl::ToUnixNanos(clock_->Now());
   int count = 0;
-  for (size_t i = pool.begin; i < pool.end; ++i) {
-    candidates_[i].available = now < ready_until_[i];
-    count += candidates_[i].available ? 1 : 0;
+  for (size_t i = 0; i < pool.candidates.size(); ++i) {
+    const bool ready = now < pool.ready_until_nanos[i];
+    if (pool.candidates.available(i) != ready) {
+      pool.candidates.SetAvailable(i, ready);
+    }
+    count += ready ? 1 : 0;
   }
   return count;
 }
@@ -164,16 +169,17 @@ absl::StatusOr<int> Placer::MarkAvailable(const PlaceQuery& query,
 // Those whose breaker is open only when there are no others: a replica that
 // may fail is better than none.
 absl::StatusOr<int> Placer::MarkChecked(const PlaceQuery& query,
-                                        const std::string& model, Pool pool) {
-  const absl::Time now = clock_->Now();
+                                        const std::string& model, Pool& pool) {
+  const int64_t now = absl::ToUnixNanos(clock_->Now());
   int eligible = 0;
   bool feature_missing = false;
   std::vector<size_t> sound;
   std::vector<size_t> broken;
-  for (size_t i = pool.begin; i < pool.end; ++i) {
-    candidates_[i].available = false;
-    const ReplicaInfo& info = rows_[i]->info;
-    if (!Knows(*rows_[i], query.required_features)) {
+  for (size_t i = 0; i < pool.candidates.size(); ++i) {
+    pool.candidates.SetAvailable(i, false);
+    const Replica& replica = *rows_[pool.begin + i];
+    const ReplicaInfo& info = replica.info;
+    if (!Knows(replica, query.required_features)) {
       feature_missing = true;
       continue;
     }
@@ -182,12 +188,12 @@ absl::StatusOr<int> Placer::MarkChecked(const PlaceQuery& query,
       continue;
     }
     ++eligible;
-    if (now >= ready_until_[i]) continue;
+    if (now >= pool.ready_until_nanos[i]) continue;
     if (Contains(query.excluded_worker_ids, info.worker_id)) {
       // Registered, ready, and yet somebody does not want it: a failure.
       NoteFailure(info.worker_id);
     } else {
-      (IsBroken(*rows_[i]) ? broken : sound).push_back(i);
+      (IsBroken(replica) ? broken : sound).push_back(i);
     }
   }
   if (eligible == 0 && feature_missing) {
@@ -197,7 +203,7 @@ absl::StatusOr<int> Placer::MarkChecked(const PlaceQuery& query,
         {{"model", model}});
   }
   const std::vector<size_t>& chosen = sound.empty() ? broken : sound;
-  for (const size_t i : chosen) candidates_[i].available = true;
+  for (const size_t i : chosen) pool.candidates.SetAvailable(i, true);
   return static_cast<int>(chosen.size());
 }
 
@@ -205,23 +211,31 @@ absl::StatusOr<int> Placer::MarkChecked(const PlaceQuery& query,
 
 // A chain is of one identity, so a replica matches at most one of them; other
 // models may have the same weights, and their replicas the same blocks.
-void Placer::SetMatches(const PlaceQuery& query, Pool pool) {
+void Placer::SetMatches(const PlaceQuery& query, Pool& pool) {
   matches_.clear();
   for (const auto& chain : query.chains) index_.Match(chain, &matches_);
   for (const BlockMatch& match : matches_) {
-    const auto row = static_cast<size_t>(match.tag);
-    if (row < pool.begin || row >= pool.end) continue;
-    Candidate& candidate = candidates_[row];
-    candidate.matched_blocks = std::max(
-        candidate.matched_blocks,
-        std::min(match.blocks, query.prompt_tokens / candidate.block_size));
+    if (!IsInPool(match, pool)) continue;
+    const size_t i = static_cast<size_t>(match.tag) - pool.begin;
+    const Candidate& candidate = pool.candidates[i];
+    const int32_t blocks =
+        std::min(match.blocks, query.prompt_tokens / candidate.block_size);
+    pool.candidates.SetMatchedBlocks(
+        i, std::max(candidate.matched_blocks, blocks));
   }
 }
 
-void Placer::ClearMatches() {
+void Placer::ClearMatches(Pool& pool) {
   for (const BlockMatch& match : matches_) {
-    candidates_[static_cast<size_t>(match.tag)].matched_blocks = 0;
+    if (!IsInPool(match, pool)) continue;
+    pool.candidates.SetMatchedBlocks(
+        static_cast<size_t>(match.tag) - pool.begin, 0);
   }
+}
+
+bool Placer::IsInPool(const BlockMatch& match, const Pool& pool) {
+  return match.tag >= 0 && static_cast<size_t>(match.tag) >= pool.begin &&
+         static_cast<size_t>(match.tag) - pool.begin < pool.candidates.size();
 }
 
 void Placer::CreditFirst(Replica& replica, const Candidate& candidate,
@@ -241,7 +255,7 @@ void Placer::CreditFirst(Replica& replica, const Candidate& candidate,
 absl::StatusOr<std::vector<Placement>> Placer::Place(const PlaceQuery& query) {
   CARAVAN_ASSIGN_OR_RETURN(const std::string model, ResolveModel(query.model));
   if (rows_version_ != registry_.version()) RebuildRows();
-  const Pool pool = PoolOf(model);
+  Pool& pool = pools_[model];
   CARAVAN_ASSIGN_OR_RETURN(const int available,
                            MarkAvailable(query, model, pool));
   if (available == 0) {
@@ -261,17 +275,16 @@ absl::StatusOr<std::vector<Placement>> Placer::Place(const PlaceQuery& query) {
   ranked_query.expected_output_tokens = query.expected_output_tokens;
   ranked_query.affinity_key = AffinityKey(query);
   const std::vector<size_t> order = policy_->Rank(
-      ranked_query,
-      std::span(candidates_).subspan(pool.begin, pool.end - pool.begin),
-      static_cast<size_t>(options_.max_targets));
+      ranked_query, pool.candidates, static_cast<size_t>(options_.max_targets));
   std::vector<Placement> placements;
+  placements.reserve(order.size());
   for (const size_t i : order) {
-    placements.push_back({rows_[pool.begin + i]->info,
-                          candidates_[pool.begin + i].matched_blocks});
+    placements.push_back(
+        {rows_[pool.begin + i]->info, pool.candidates[i].matched_blocks});
   }
-  const size_t first = pool.begin + order.front();
-  CreditFirst(*rows_[first], candidates_[first], query);
-  ClearMatches();
+  const size_t first = order.front();
+  CreditFirst(*rows_[pool.begin + first], pool.candidates[first], query);
+  ClearMatches(pool);
   return placements;
 }
 

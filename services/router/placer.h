@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -91,22 +92,24 @@ class Placer {
 
  private:
   absl::StatusOr<std::string> ResolveModel(const std::string& model) const;
-  // Replicas of one model: [begin, end) of rows_.
+  // Replicas of one model, from row `begin` of rows_ on.
   struct Pool {
     size_t begin = 0;
-    size_t end = 0;
+    CandidateTable candidates;
+    std::vector<int64_t> ready_until_nanos;  // since the epoch, by candidate
   };
 
   void RebuildRows();
+  void AppendRow(Replica* replica);
   void UpdateRow(const Replica& replica);
-  Pool PoolOf(const std::string& model) const;
   absl::StatusOr<int> MarkAvailable(const PlaceQuery& query,
-                                    const std::string& model, Pool pool);
+                                    const std::string& model, Pool& pool);
   absl::StatusOr<int> MarkChecked(const PlaceQuery& query,
-                                  const std::string& model, Pool pool);
+                                  const std::string& model, Pool& pool);
   void NoteFailure(const std::string& worker_id);
-  void SetMatches(const PlaceQuery& query, Pool pool);
-  void ClearMatches();
+  void SetMatches(const PlaceQuery& query, Pool& pool);
+  void ClearMatches(Pool& pool);
+  static bool IsInPool(const BlockMatch& match, const Pool& pool);
   void CreditFirst(Replica& replica, const Candidate& candidate,
                    const PlaceQuery& query);
   bool IsBroken(const Replica& replica) const;
@@ -122,9 +125,8 @@ class Placer {
   // one row for each replica, those of a model together.
   int64_t rows_version_ = -1;  // of the registry
   std::vector<Replica*> rows_;
-  std::vector<Candidate> candidates_;    // by row
-  std::vector<absl::Time> ready_until_;  // by row
-  absl::flat_hash_map<std::string, Pool> pools_;
+  std::map<std::string, Pool> pools_;  // by model
+  std::vector<Pool*> pool_of_row_;
   std::vector<BlockMatch> matches_;  // of the placement under way
 };
 

@@ -7,12 +7,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "services/router/replica.h"
+#include "services/router/candidate_table.h"
 
 namespace caravan::router {
 
@@ -25,23 +24,6 @@ struct PlacementQuery {
   std::string affinity_key;
 };
 
-// A replica that could serve it.
-struct Candidate {
-  std::string_view worker_id;
-  ReplicaLoad load;
-  Credit credit;  // placed, not yet in the load
-  int32_t block_size = 16;
-  int32_t block_count = 0;
-  int32_t max_running_count = 0;
-  int32_t matched_blocks = 0;
-  bool available = true;  // others are not ranked
-
-  // Sequences that it has or is about to get.
-  int64_t sequence_count() const {
-    return int64_t{load.running_count} + load.waiting_count + credit.sequences;
-  }
-};
-
 // Not thread-safe.
 class Policy {
  public:
@@ -52,7 +34,7 @@ class Policy {
 
   // Indices of the best `most` available candidates, best first, each once.
   virtual std::vector<size_t> Rank(const PlacementQuery& query,
-                                   std::span<const Candidate> candidates,
+                                   const CandidateTable& candidates,
                                    size_t most) = 0;
 };
 

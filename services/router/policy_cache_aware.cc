@@ -9,11 +9,10 @@
 
 namespace caravan::router {
 
-bool CacheAwarePolicy::IsUnbalanced(
-    std::span<const Candidate> candidates) const {
+bool CacheAwarePolicy::IsUnbalanced(const CandidateTable& candidates) const {
   int64_t least = std::numeric_limits<int64_t>::max();
   int64_t greatest = 0;
-  for (const Candidate& candidate : candidates) {
+  for (const Candidate& candidate : candidates.rows()) {
     if (!candidate.available) continue;
     least = std::min(least, candidate.sequence_count());
     greatest = std::max(greatest, candidate.sequence_count());
@@ -24,9 +23,9 @@ bool CacheAwarePolicy::IsUnbalanced(
          high > options_.relative_threshold * low;
 }
 
-std::vector<size_t> CacheAwarePolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates,
-    size_t most) {
+std::vector<size_t> CacheAwarePolicy::Rank(const PlacementQuery& query,
+                                           const CandidateTable& candidates,
+                                           size_t most) {
   const bool unbalanced = IsUnbalanced(candidates);
   return RankByScore(candidates, turn_++, most, [&](size_t i) {
     const Candidate& c = candidates[i];

@@ -7,7 +7,6 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_CACHE_AWARE_H_
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -27,11 +26,11 @@ class CacheAwarePolicy final : public Policy {
 
   std::string_view name() const override { return "cache_aware"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 
  private:
-  bool IsUnbalanced(std::span<const Candidate> candidates) const;
+  bool IsUnbalanced(const CandidateTable& candidates) const;
 
   const CacheAwareOptions options_;
   size_t turn_ = 0;

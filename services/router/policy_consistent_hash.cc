@@ -21,10 +21,10 @@ uint64_t Weight(std::string_view key, std::string_view worker_id) {
 }
 
 // Most sequences that a replica may have and still be first.
-double FairShare(std::span<const Candidate> candidates) {
+double FairShare(const CandidateTable& candidates) {
   double sequences = 1;  // the new one
   double available = 0;
-  for (const Candidate& candidate : candidates) {
+  for (const Candidate& candidate : candidates.rows()) {
     if (!candidate.available) continue;
     sequences += static_cast<double>(candidate.sequence_count());
     available += 1;
@@ -34,9 +34,9 @@ double FairShare(std::span<const Candidate> candidates) {
 
 }  // namespace
 
-std::vector<size_t> ConsistentHashPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates,
-    size_t most) {
+std::vector<size_t> ConsistentHashPolicy::Rank(const PlacementQuery& query,
+                                               const CandidateTable& candidates,
+                                               size_t most) {
   const double share = FairShare(candidates);
   return RankByScore(candidates, /*turn=*/0, most, [&](size_t i) {
     const Candidate& candidate = candidates[i];

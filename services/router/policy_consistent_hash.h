@@ -5,7 +5,6 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_CONSISTENT_HASH_H_
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -17,7 +16,7 @@ class ConsistentHashPolicy final : public Policy {
  public:
   std::string_view name() const override { return "consistent_hash"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 };
 

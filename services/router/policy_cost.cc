@@ -1,68 +1,66 @@
 #include "services/router/policy_cost.h"
 
 #include <algorithm>
-#include <cstdint>
+#include <limits>
 
+#include "common/kv/block_hash.h"
 #include "services/router/policy_ranking.h"
 
 namespace caravan::router {
 namespace {
 
 // A block that does not fit makes somebody recompute it, and wait.
-constexpr double kPressureWeight = 4;
+constexpr float kPressureWeight = 4;
 // A sequence that waits for a place in the running set waits for another to
 // end: about what a prompt of 1,024 tokens costs.
-constexpr double kQueueBlocks = 64;
+constexpr float kQueueBlocks = 64;
 // Replicas whose speeds differ by more than this are taken as this different.
-constexpr double kMaxSlowdown = 16;
+constexpr float kMaxSlowdown = 16;
+constexpr float kBlocksPerToken = 1.0f / kv::kBlockTokens;
 
-// How many times slower than the fastest candidate; 1 where not known.
-double Slowdown(const Candidate& candidate, double fastest) {
-  const double speed = candidate.load.prefill_tokens_per_second;
-  if (!(speed > 0) || !(fastest > speed)) return 1;
-  return std::min(fastest / speed, kMaxSlowdown);
-}
-
-// All in double: what replicas and clients tell may be any number.
-double Cost(const PlacementQuery& query, const Candidate& c, double fastest) {
-  const double blocks_per_token = 1.0 / c.block_size;
-  const double prompt_blocks = query.prompt_tokens * blocks_per_token;
-  const double uncached_blocks =
-      std::max(prompt_blocks - c.matched_blocks, blocks_per_token);
-  const double queued_tokens =
-      static_cast<double>(c.load.queued_prefill_tokens) +
-      static_cast<double>(c.credit.prefill_tokens);
-  const double prefill_blocks =
-      uncached_blocks + queued_tokens * blocks_per_token;
-
-  const double own_blocks =
-      prompt_blocks + query.expected_output_tokens * blocks_per_token;
-  const double leased_blocks = static_cast<double>(c.load.leased_blocks) +
-                               static_cast<double>(c.credit.blocks);
-  // Matched blocks may be leased already: they cost no room.
-  const double needed_blocks = own_blocks - c.matched_blocks;
-  const double shortage =
-      std::max(leased_blocks + needed_blocks - c.block_count, 0.0);
-
-  const double waiting = static_cast<double>(std::max<int64_t>(
-      c.sequence_count() + 1 - c.max_running_count, c.load.waiting_count));
-  return prefill_blocks * Slowdown(c, fastest) + leased_blocks + own_blocks +
-         kPressureWeight * shortage + kQueueBlocks * waiting;
+// Prefill speed of the fastest, in tokens per second; 0 where none is known.
+float FastestSpeed(const std::vector<float>& seconds_per_token) {
+  float least = std::numeric_limits<float>::infinity();
+  for (const float seconds : seconds_per_token) {
+    least = std::min(
+        least, seconds > 0 ? seconds : std::numeric_limits<float>::infinity());
+  }
+  return 1 / least;
 }
 
 }  // namespace
 
-std::vector<size_t> CostPolicy::Rank(const PlacementQuery& query,
-                                     std::span<const Candidate> candidates,
-                                     size_t most) {
-  double fastest = 0;
-  for (const Candidate& candidate : candidates) {
-    fastest =
-        std::max<double>(fastest, candidate.load.prefill_tokens_per_second);
+void CostPolicy::FillCosts(const PlacementQuery& query,
+                           const CandidateTable& candidates) {
+  const CandidateColumns& c = candidates.columns();
+  const float fastest = FastestSpeed(c.seconds_per_token);
+  const float prompt = static_cast<float>(query.prompt_tokens);
+  const float prompt_blocks = prompt * kBlocksPerToken;
+  const float own_blocks =
+      prompt_blocks +
+      static_cast<float>(query.expected_output_tokens) * kBlocksPerToken;
+  costs_.resize(candidates.size());
+  for (size_t i = 0; i < costs_.size(); ++i) {
+    const float uncached =
+        std::max(prompt_blocks - c.matched_blocks[i], kBlocksPerToken);
+    const float prefill = uncached + c.queued_tokens[i] * kBlocksPerToken;
+    const float slowdown = std::max(
+        std::min(c.seconds_per_token[i] * fastest, kMaxSlowdown), 1.0f);
+    // Matched blocks may be leased already: they cost no room.
+    const float shortage = std::max(c.leased_blocks[i] + own_blocks -
+                                        c.matched_blocks[i] - c.block_count[i],
+                                    0.0f);
+    const float waiting = std::max(1 - c.free_places[i], c.waiting[i]);
+    costs_[i] = prefill * slowdown + c.leased_blocks[i] +
+                kPressureWeight * shortage + kQueueBlocks * waiting + c.away[i];
   }
-  return RankByScore(candidates, turn_++, most, [&](size_t i) {
-    return Cost(query, candidates[i], fastest);
-  });
+}
+
+std::vector<size_t> CostPolicy::Rank(const PlacementQuery& query,
+                                     const CandidateTable& candidates,
+                                     size_t most) {
+  FillCosts(query, candidates);
+  return LeastOf(costs_, turn_++, most);
 }
 
 }  // namespace caravan::router

@@ -14,7 +14,6 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_COST_H_
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -26,11 +25,14 @@ class CostPolicy final : public Policy {
  public:
   std::string_view name() const override { return "cost"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 
  private:
+  void FillCosts(const PlacementQuery& query, const CandidateTable& candidates);
+
   size_t turn_ = 0;
+  std::vector<float> costs_;  // of the placement under way, by row
 };
 
 }  // namespace caravan::router

@@ -5,7 +5,7 @@
 namespace caravan::router {
 
 std::vector<size_t> LeastLoadPolicy::Rank(const PlacementQuery& query,
-                                          std::span<const Candidate> candidates,
+                                          const CandidateTable& candidates,
                                           size_t most) {
   return RankByScore(candidates, turn_++, most,
                      [&](size_t i) { return candidates[i].sequence_count(); });

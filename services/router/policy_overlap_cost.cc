@@ -6,9 +6,9 @@
 
 namespace caravan::router {
 
-std::vector<size_t> OverlapCostPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates,
-    size_t most) {
+std::vector<size_t> OverlapCostPolicy::Rank(const PlacementQuery& query,
+                                            const CandidateTable& candidates,
+                                            size_t most) {
   return RankByScore(candidates, turn_++, most, [&](size_t i) {
     const Candidate& c = candidates[i];
     const double block_size = c.block_size;

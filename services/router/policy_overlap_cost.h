@@ -5,7 +5,6 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_OVERLAP_COST_H_
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -24,7 +23,7 @@ class OverlapCostPolicy final : public Policy {
 
   std::string_view name() const override { return "overlap_cost"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 
  private:

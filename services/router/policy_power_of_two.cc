@@ -7,9 +7,9 @@
 
 namespace caravan::router {
 
-std::vector<size_t> PowerOfTwoPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates,
-    size_t most) {
+std::vector<size_t> PowerOfTwoPolicy::Rank(const PlacementQuery& query,
+                                           const CandidateTable& candidates,
+                                           size_t most) {
   std::vector<size_t> order = AvailableOf(candidates);
   // As many as are wanted, and two to choose from, in random order.
   const size_t drawn = std::min(order.size(), std::max<size_t>(most, 2));

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -21,7 +20,7 @@ class PowerOfTwoPolicy final : public Policy {
 
   std::string_view name() const override { return "power_of_two"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 
  private:

@@ -4,9 +4,9 @@
 
 namespace caravan::router {
 
-std::vector<size_t> RoundRobinPolicy::Rank(
-    const PlacementQuery& query, std::span<const Candidate> candidates,
-    size_t most) {
+std::vector<size_t> RoundRobinPolicy::Rank(const PlacementQuery& query,
+                                           const CandidateTable& candidates,
+                                           size_t most) {
   return RankByScore(candidates, turn_++, most, [](size_t) { return 0; });
 }
 

@@ -3,7 +3,6 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_ROUND_ROBIN_H_
 
 #include <cstddef>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -15,7 +14,7 @@ class RoundRobinPolicy final : public Policy {
  public:
   std::string_view name() const override { return "round_robin"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
-                           std::span<const Candidate> candidates,
+                           const CandidateTable& candidates,
                            size_t most) override;
 
  private:

@@ -30,6 +30,8 @@ struct Fleet {
       candidates[i].max_running_count = 32;
     }
   }
+  CandidateTable Table() const { return CandidateTable(candidates); }
+
   std::vector<std::string> ids;
   std::vector<Candidate> candidates;
 };
@@ -58,7 +60,7 @@ TEST_P(PolicyContractTest, RanksEachCandidateOnce) {
     }
     for (int turn = 0; turn < 5; ++turn) {
       std::vector<size_t> order =
-          policy->Rank(Prompt(100), fleet.candidates, SIZE_MAX);
+          policy->Rank(Prompt(100), fleet.Table(), SIZE_MAX);
       std::sort(order.begin(), order.end());
       std::vector<size_t> all(size);
       std::iota(all.begin(), all.end(), size_t{0});
@@ -74,7 +76,7 @@ TEST_P(PolicyContractTest, RanksNoMoreThanWantedAndNobodyWhoIsAway) {
   fleet.candidates[3].available = false;
   for (size_t most = 0; most < 8; ++most) {
     const std::vector<size_t> order =
-        policy->Rank(Prompt(100), fleet.candidates, most);
+        policy->Rank(Prompt(100), fleet.Table(), most);
     EXPECT_EQ(order.size(), std::min<size_t>(most, 4));
     for (const size_t i : order) EXPECT_TRUE(fleet.candidates[i].available);
   }
@@ -86,7 +88,7 @@ TEST_P(PolicyContractTest, EqualReplicasShareABurst) {
   constexpr int kRequests = 400;
   for (int i = 0; i < kRequests; ++i) {
     const size_t first =
-        policy->Rank(Prompt(100, StrCat("key", i)), fleet.candidates, SIZE_MAX)
+        policy->Rank(Prompt(100, StrCat("key", i)), fleet.Table(), SIZE_MAX)
             .front();
     // What the placer does: credit, and no heartbeat in between.
     fleet.candidates[first].credit.sequences += 1;
@@ -107,7 +109,7 @@ TEST_P(PolicyContractTest, ExtremeNumbersAreNoTrouble) {
                INT64_MAX / 2, 1e30f,     1e-30f};
   full.credit = {{}, INT32_MAX, INT64_MAX / 4, INT32_MAX};
   full.matched_blocks = INT32_MAX / 16;
-  EXPECT_EQ(policy->Rank(Prompt(INT32_MAX), fleet.candidates, SIZE_MAX).size(),
+  EXPECT_EQ(policy->Rank(Prompt(INT32_MAX), fleet.Table(), SIZE_MAX).size(),
             2u);
 }
 
@@ -130,7 +132,7 @@ TEST(PolicyFactoryTest, AnUnknownNameIsAnErrorWithTheList) {
 TEST(CostPolicyTest, ACachedPrefixWinsAmongEquals) {
   Fleet fleet(3);
   fleet.candidates[1].matched_blocks = 10;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             1u);
 }
 
@@ -138,10 +140,10 @@ TEST(CostPolicyTest, ACachedPrefixLosesWhenItsReplicaIsBusierThanItSaves) {
   Fleet fleet(2);
   fleet.candidates[0].matched_blocks = 10;
   fleet.candidates[0].load.queued_prefill_tokens = 3000;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             1u);
   fleet.candidates[0].load.queued_prefill_tokens = 100;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             0u);
 }
 
@@ -150,7 +152,7 @@ TEST(CostPolicyTest, AFullCacheRepels) {
   fleet.candidates[0].load.leased_blocks = 990;
   fleet.candidates[1].load.leased_blocks = 900;
   fleet.candidates[1].load.running_count = 10;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             1u);
 }
 
@@ -158,7 +160,7 @@ TEST(CostPolicyTest, WaitingSequencesRepel) {
   Fleet fleet(2);
   fleet.candidates[0].load.waiting_count = 3;
   fleet.candidates[1].load.leased_blocks = 100;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             1u);
 }
 
@@ -167,7 +169,7 @@ TEST(CostPolicyTest, ASlowReplicasPrefillCostsMore) {
   fleet.candidates[0].load.prefill_tokens_per_second = 100;
   fleet.candidates[1].load.prefill_tokens_per_second = 1000;
   fleet.candidates[1].load.leased_blocks = 50;
-  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.candidates, SIZE_MAX).front(),
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
             1u);
 }
 
@@ -176,8 +178,7 @@ TEST(RoundRobinPolicyTest, TakesTurns) {
   const std::unique_ptr<Policy> policy = Make("round_robin");
   std::vector<size_t> firsts;
   for (int i = 0; i < 6; ++i) {
-    firsts.push_back(
-        policy->Rank(Prompt(1), fleet.candidates, SIZE_MAX).front());
+    firsts.push_back(policy->Rank(Prompt(1), fleet.Table(), SIZE_MAX).front());
   }
   EXPECT_EQ(firsts, (std::vector<size_t>{0, 1, 2, 0, 1, 2}));
 }
@@ -187,7 +188,7 @@ TEST(LeastLoadPolicyTest, CountsRunningWaitingAndPlacedOnes) {
   fleet.candidates[0].load.running_count = 2;
   fleet.candidates[1].load.waiting_count = 3;
   fleet.candidates[2].credit.sequences = 1;
-  EXPECT_EQ(Make("least_load")->Rank(Prompt(1), fleet.candidates, SIZE_MAX),
+  EXPECT_EQ(Make("least_load")->Rank(Prompt(1), fleet.Table(), SIZE_MAX),
             (std::vector<size_t>{2, 0, 1}));
 }
 
@@ -196,7 +197,7 @@ TEST(PowerOfTwoPolicyTest, TheBusiestOfManyIsNeverFirst) {
   fleet.candidates[3].load.running_count = 9;
   const std::unique_ptr<Policy> policy = Make("power_of_two");
   for (int i = 0; i < 100; ++i) {
-    EXPECT_NE(policy->Rank(Prompt(1), fleet.candidates, SIZE_MAX).front(), 3u);
+    EXPECT_NE(policy->Rank(Prompt(1), fleet.Table(), SIZE_MAX).front(), 3u);
   }
 }
 
@@ -205,8 +206,8 @@ TEST(PowerOfTwoPolicyTest, OneSeedGivesOneSequence) {
   const std::unique_ptr<Policy> a = Make("power_of_two");
   const std::unique_ptr<Policy> b = Make("power_of_two");
   for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(a->Rank(Prompt(1), fleet.candidates, SIZE_MAX),
-              b->Rank(Prompt(1), fleet.candidates, SIZE_MAX));
+    EXPECT_EQ(a->Rank(Prompt(1), fleet.Table(), SIZE_MAX),
+              b->Rank(Prompt(1), fleet.Table(), SIZE_MAX));
   }
 }
 
@@ -214,10 +215,10 @@ TEST(ConsistentHashPolicyTest, AKeyKeepsItsReplica) {
   Fleet fleet(5);
   const std::unique_ptr<Policy> policy = Make("consistent_hash");
   const size_t first =
-      policy->Rank(Prompt(1, "user-1"), fleet.candidates, SIZE_MAX).front();
+      policy->Rank(Prompt(1, "user-1"), fleet.Table(), SIZE_MAX).front();
   std::reverse(fleet.candidates.begin(), fleet.candidates.end());
   EXPECT_EQ(
-      4 - policy->Rank(Prompt(1, "user-1"), fleet.candidates, SIZE_MAX).front(),
+      4 - policy->Rank(Prompt(1, "user-1"), fleet.Table(), SIZE_MAX).front(),
       first);
 }
 
@@ -229,9 +230,9 @@ TEST(ConsistentHashPolicyTest, OnlyTheKeysOfALostReplicaMove) {
   int moved = 0;
   for (int i = 0; i < 500; ++i) {
     const PlacementQuery query = Prompt(1, StrCat("key", i));
-    const size_t before =
-        policy->Rank(query, fleet.candidates, SIZE_MAX).front();
-    const size_t after = policy->Rank(query, fewer, SIZE_MAX).front();
+    const size_t before = policy->Rank(query, fleet.Table(), SIZE_MAX).front();
+    const size_t after =
+        policy->Rank(query, CandidateTable(fewer), SIZE_MAX).front();
     if (before == 4) {
       ++moved;
     } else {
@@ -245,9 +246,9 @@ TEST(ConsistentHashPolicyTest, AReplicaOverItsShareStandsBack) {
   Fleet fleet(3);
   const std::unique_ptr<Policy> policy = Make("consistent_hash");
   const PlacementQuery query = Prompt(1, "hot");
-  const size_t owner = policy->Rank(query, fleet.candidates, SIZE_MAX).front();
+  const size_t owner = policy->Rank(query, fleet.Table(), SIZE_MAX).front();
   fleet.candidates[owner].load.running_count = 20;
-  EXPECT_EQ(policy->Rank(query, fleet.candidates, SIZE_MAX).back(), owner);
+  EXPECT_EQ(policy->Rank(query, fleet.Table(), SIZE_MAX).back(), owner);
 }
 
 }  // namespace
