@@ -9,6 +9,13 @@ namespace {
 constexpr int kSweepShards = 64;
 // Positions that Match looks at between the first and the deepest block.
 constexpr int kMatchBudget = 160;
+// Of a change; as many as a core has under way at once, about.
+constexpr size_t kPrefetchedBlocks = 16;
+// Of halving: seven blocks.
+constexpr int kPrefetchedSteps = 3;
+
+// The next position to look at: above `low`, at most `high`.
+int32_t Middle(int32_t low, int32_t high) { return low + (high - low + 1) / 2; }
 
 }  // namespace
 
@@ -80,8 +87,16 @@ void BlockIndex::Forget(const std::string& worker_id) {
 
 // --- Changes ---------------------------------------------------------------
 
+// The index is larger than any cache: what a change of a few blocks reads is
+// asked for at once, not one after the other.
+void BlockIndex::PrefetchFirst(std::span<const kv::BlockHash> hashes) const {
+  const size_t count = std::min(hashes.size(), kPrefetchedBlocks);
+  for (size_t i = 0; i < count; ++i) table_.Prefetch(hashes[i]);
+}
+
 void BlockIndex::StoreAll(HolderId holder,
                           const std::vector<kv::BlockHash>& hashes) {
+  PrefetchFirst(hashes);
   int64_t& count = holders_[holder].count;
   for (const kv::BlockHash& hash : hashes) {
     if (entry_count_ >= max_entries_) {
@@ -98,6 +113,7 @@ void BlockIndex::StoreAll(HolderId holder,
 
 void BlockIndex::RemoveAll(HolderId holder,
                            const std::vector<kv::BlockHash>& hashes) {
+  PrefetchFirst(hashes);
   int64_t& count = holders_[holder].count;
   for (const kv::BlockHash& hash : hashes) {
     if (!table_.Remove(hash, holder)) continue;
@@ -163,12 +179,25 @@ bool BlockIndex::HasLiveHolder(const kv::BlockHash& hash) const {
                      [this](HolderId h) { return holders_[h].alive; });
 }
 
+// Where halving between `low` and `high` leads in the next `levels` steps.
+void BlockIndex::PrefetchMiddles(std::span<const kv::BlockHash> chain,
+                                 int32_t low, int32_t high, int levels) const {
+  if (low >= high || levels == 0) return;
+  const int32_t middle = Middle(low, high);
+  table_.Prefetch(chain[static_cast<size_t>(middle) - 1]);
+  PrefetchMiddles(chain, low, middle - 1, levels - 1);
+  PrefetchMiddles(chain, middle, high, levels - 1);
+}
+
 // Leading blocks that anybody has.
 int32_t BlockIndex::LiveDepth(std::span<const kv::BlockHash> chain) const {
   int32_t low = 0;  // blocks that somebody has
   auto high = static_cast<int32_t>(chain.size());
-  while (low < high) {
-    const int32_t middle = low + (high - low + 1) / 2;
+  for (int step = 0; low < high; ++step) {
+    if (step % kPrefetchedSteps == 0) {
+      PrefetchMiddles(chain, low, high, kPrefetchedSteps);
+    }
+    const int32_t middle = Middle(low, high);
     if (HasLiveHolder(chain[static_cast<size_t>(middle) - 1])) {
       low = middle;
     } else {

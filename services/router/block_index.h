@@ -111,6 +111,9 @@ class BlockIndex {
   void Retire(HolderId holder);
   void SweepShard();
   bool HasLiveHolder(const kv::BlockHash& hash) const;
+  void PrefetchFirst(std::span<const kv::BlockHash> hashes) const;
+  void PrefetchMiddles(std::span<const kv::BlockHash> chain, int32_t low,
+                       int32_t high, int levels) const;
   int32_t LiveDepth(std::span<const kv::BlockHash> chain) const;
   size_t Mark(std::span<const kv::BlockHash> chain, int32_t position) const;
   void MarkBetween(std::span<const kv::BlockHash> chain, int32_t low,

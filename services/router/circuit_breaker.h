@@ -37,6 +37,9 @@ class CircuitBreaker {
   // Whether placements are kept away.
   bool IsOpen(absl::Time now) const { return now < open_until_; }
 
+  // In the past where it is closed.
+  absl::Time open_until() const { return open_until_; }
+
   // Whether nothing is remembered that matters: it can be thrown away.
   bool IsForgotten(absl::Time now) const {
     return now >= open_until_ + options_.window &&

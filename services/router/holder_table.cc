@@ -78,6 +78,13 @@ std::span<const HolderId> HolderTable::Find(const kv::BlockHash& hash) const {
   return {lists_.At(entry.slots[2], ListOf(entry)), entry.count};
 }
 
+void HolderTable::Prefetch(const kv::BlockHash& hash) const {
+  const uint64_t key = KeyOf(hash);
+  const std::vector<Entry>& entries = shards_[key >> 52].entries;
+  if (entries.empty()) return;
+  __builtin_prefetch(&entries[key & (entries.size() - 1)]);
+}
+
 HolderId* HolderTable::HoldersOf(Entry& entry) {
   return entry.count <= kInline ? entry.slots.data()
                                 : lists_.At(entry.slots[2], ListOf(entry));

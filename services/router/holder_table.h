@@ -57,6 +57,9 @@ class HolderTable {
   // the next change.
   std::span<const HolderId> Find(const kv::BlockHash& hash) const;
 
+  // Asks memory for what Find, Add and Remove read first.
+  void Prefetch(const kv::BlockHash& hash) const;
+
   // Whether something changed.
   bool Add(const kv::BlockHash& hash, HolderId holder);
   bool Remove(const kv::BlockHash& hash, HolderId holder);

@@ -131,7 +131,11 @@ void Placer::UpdateRow(const Replica& replica) {
   Pool& pool = *pool_of_row_[replica.row];
   const size_t i = replica.row - pool.begin;
   pool.candidates.SetLoad(i, replica.load, registry_.CreditOf(replica));
-  pool.ready_until_nanos[i] = absl::ToUnixNanos(registry_.ReadyUntil(replica));
+  const int64_t ready_until = absl::ToUnixNanos(registry_.ReadyUntil(replica));
+  const int64_t before = std::exchange(pool.ready_until_nanos[i], ready_until);
+  const bool stays = ready_until == before ||
+                     (ready_until > before && pool.candidates.available(i));
+  if (!stays) pool.marked_until_nanos = INT64_MIN;
 }
 
 // --- Who may serve -----------------------------------------------------------
@@ -142,28 +146,61 @@ bool Placer::IsBroken(const Replica& replica) const {
 }
 
 void Placer::NoteFailure(const std::string& worker_id) {
+  for (auto& [model, pool] : pools_) pool.marked_until_nanos = INT64_MIN;
   breakers_.try_emplace(worker_id, CircuitBreaker(options_.breaker))
       .first->second.RecordFailure(clock_->Now());
 }
 
-// Marks who may serve and returns how many do.
+// Marks who may serve and returns how many do. Most queries ask for nothing
+// in particular: for them the marks stand until a replica's state changes.
 absl::StatusOr<int> Placer::MarkAvailable(const PlaceQuery& query,
                                           const std::string& model,
                                           Pool& pool) {
   const bool plain = query.required_features.empty() &&
                      !query.required_identity &&
-                     query.excluded_worker_ids.empty() && breakers_.empty();
-  if (!plain) return MarkChecked(query, model, pool);
-  const int64_t now = absl::ToUnixNanos(clock_->Now());
-  int count = 0;
-  for (size_t i = 0; i < pool.candidates.size(); ++i) {
-    const bool ready = now < pool.ready_until_nanos[i];
-    if (pool.candidates.available(i) != ready) {
-      pool.candidates.SetAvailable(i, ready);
-    }
-    count += ready ? 1 : 0;
+                     query.excluded_worker_ids.empty();
+  if (!plain) {
+    pool.marked_until_nanos = INT64_MIN;
+    return MarkChecked(query, model, pool);
   }
-  return count;
+  if (absl::ToUnixNanos(clock_->Now()) >= pool.marked_until_nanos) {
+    MarkReady(pool);
+    KeepFromBroken(pool);
+  }
+  return pool.marked_count;
+}
+
+void Placer::MarkReady(Pool& pool) {
+  const int64_t now = absl::ToUnixNanos(clock_->Now());
+  pool.marked_until_nanos = INT64_MAX;
+  pool.marked_count = 0;
+  for (size_t i = 0; i < pool.candidates.size(); ++i) {
+    const int64_t until = pool.ready_until_nanos[i];
+    const bool ready = now < until;
+    pool.candidates.SetAvailable(i, ready);
+    if (!ready) continue;
+    ++pool.marked_count;
+    pool.marked_until_nanos = std::min(pool.marked_until_nanos, until);
+  }
+}
+
+// Unless all who are ready are broken.
+void Placer::KeepFromBroken(Pool& pool) {
+  const absl::Time now = clock_->Now();
+  std::vector<size_t> broken;
+  for (const auto& [worker_id, breaker] : breakers_) {
+    const Replica* const replica = registry_.FindByWorker(worker_id);
+    if (!breaker.IsOpen(now) || replica == nullptr) continue;
+    if (pool_of_row_[replica->row] != &pool) continue;
+    const size_t i = replica->row - pool.begin;
+    if (!pool.candidates.available(i)) continue;
+    broken.push_back(i);
+    pool.marked_until_nanos = std::min(pool.marked_until_nanos,
+                                       absl::ToUnixNanos(breaker.open_until()));
+  }
+  if (std::ssize(broken) == pool.marked_count) return;
+  for (const size_t i : broken) pool.candidates.SetAvailable(i, false);
+  pool.marked_count -= static_cast<int>(broken.size());
 }
 
 // Those whose breaker is open only when there are no others: a replica that

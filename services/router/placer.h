@@ -97,6 +97,10 @@ class Placer {
     size_t begin = 0;
     CandidateTable candidates;
     std::vector<int64_t> ready_until_nanos;  // since the epoch, by candidate
+    // Until then, and while no replica's state changes, the candidates that
+    // may serve a plain query are marked.
+    int64_t marked_until_nanos = INT64_MIN;
+    int marked_count = 0;
   };
 
   void RebuildRows();
@@ -104,6 +108,8 @@ class Placer {
   void UpdateRow(const Replica& replica);
   absl::StatusOr<int> MarkAvailable(const PlaceQuery& query,
                                     const std::string& model, Pool& pool);
+  void MarkReady(Pool& pool);
+  void KeepFromBroken(Pool& pool);
   absl::StatusOr<int> MarkChecked(const PlaceQuery& query,
                                   const std::string& model, Pool& pool);
   void NoteFailure(const std::string& worker_id);

@@ -193,6 +193,19 @@ TEST_F(PlacerTest, ABrokenReplicaIsBetterThanNone) {
   EXPECT_THAT(Targets(Query()), ElementsAre("w1"));
 }
 
+TEST_F(PlacerTest, WhoIsReadyIsKnownWithoutAnyEvent) {
+  Add(1);
+  Add(2);
+  EXPECT_THAT(Targets(Query()), UnorderedElementsAre("w1", "w2"));
+  clock_.Advance(absl::Milliseconds(700));
+  ASSERT_OK(placer_.Heartbeat(2, {}, /*draining=*/false));
+  EXPECT_THAT(Targets(Query()), UnorderedElementsAre("w1", "w2"));
+  clock_.Advance(absl::Milliseconds(600));  // w1 has missed two
+  EXPECT_THAT(Targets(Query()), ElementsAre("w2"));
+  ASSERT_OK(placer_.Heartbeat(1, {}, /*draining=*/false));
+  EXPECT_THAT(Targets(Query()), UnorderedElementsAre("w1", "w2"));
+}
+
 TEST_F(PlacerTest, ANewEpochForgetsTheBlocks) {
   Add(1);
   placer_.ApplyKvChange(1, {1, false, TestChain(3), {}});
