@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -11,8 +12,8 @@
 
 namespace caravan::testing {
 
-// `count` elements of a type that has HalfOffsets: any codes; scales of 2^-6
-// to 2^-3, of either sign.
+// `count` elements of a type of blocks: any codes; scales of 2^-6 to 2^-3, of
+// either sign where they are fp16.
 inline std::vector<std::byte> RandomBlocks(std::mt19937& random,
                                            worker::WeightType type,
                                            int64_t count) {
@@ -25,6 +26,10 @@ inline std::vector<std::byte> RandomBlocks(std::mt19937& random,
       bytes[i + static_cast<size_t>(offset) + 1] =
           static_cast<std::byte>((random() & 0x80) | (0x24 + random() % 0x10));
     }
+    if (!worker::HalfOffsets(type).empty()) continue;
+    const float scale = (1.0f + static_cast<float>(random() % 4096) * 0x1p-9f) /
+                        64;  // of nf4 and fp4, before the codes
+    std::memcpy(bytes.data() + i, &scale, sizeof(scale));
   }
   return bytes;
 }

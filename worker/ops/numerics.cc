@@ -7,8 +7,21 @@
 namespace caravan::worker {
 namespace {
 
+bool IsFourBit(WeightType type) {
+  return type == WeightType::kNf4 || type == WeightType::kFp4;
+}
+
+// Whether some meet int8 activations, or would if they had a kernel.
+bool HasIntegers(WeightTypes weights) {
+  bool has = false;
+  weights.ForEach([&has](WeightType type) {
+    has = has || !(IsPlain(type) || IsFourBit(type));
+  });
+  return has;
+}
+
 ActivationType AutoActivations(WeightTypes weights) {
-  if (!weights.AllPlain()) return ActivationType::kInt8;
+  if (HasIntegers(weights)) return ActivationType::kInt8;
   return weights == WeightTypes(WeightType::kBf16) ? ActivationType::kBf16
                                                    : ActivationType::kFp32;
 }
@@ -39,6 +52,13 @@ absl::StatusOr<DType> ParseKv(const std::string& name, WeightTypes weights) {
 }
 
 }  // namespace
+
+std::string NumericsVersion(WeightTypes weights) {
+  bool four_bit = false;
+  weights.ForEach(
+      [&four_bit](WeightType type) { four_bit = four_bit || IsFourBit(type); });
+  return four_bit ? "v2" : "v1";
+}
 
 absl::StatusOr<NumericsOptions> ParseNumerics(const std::string& activations,
                                               const std::string& kv,

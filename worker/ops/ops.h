@@ -27,6 +27,11 @@
 //              acc), as int8_panel.h says. Segments begin on multiples of 32:
 //              `unit` becomes its least common multiple with 32. The parts of
 //              a kQkv matrix are told apart, those of others are not.
+//   FourBitGroups  what segments are instead, whatever the activations, where W
+//              is of nf4 or fp4 throughout: over its blocks of 64 k ascending,
+//              with d the chain over the block's k of table[code] * x[t, k],
+//              acc = fma(d, scale, acc). Segments begin on multiples of 64:
+//              `unit` becomes its least common multiple with 64.
 //   Tree8      ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)); an empty
 //              segment is +0.
 //   Lanes16    l[j] = chain (or sum) over i with i mod 16 == j; then

@@ -17,8 +17,8 @@
 namespace caravan::worker::quant {
 
 // The packed form of a type, which loses nothing; nothing for plain types and
-// for block types whose products are made in fp32 (q2_k, tq1_0, tq2_0, nf4,
-// fp4).
+// for block types whose products are made in fp32 (q2_k, tq1_0, tq2_0; of nf4
+// and fp4 in four_bit_product.h).
 //   q8_0, q5_0, iq4_nl    kBytes            q4_0   kNibbles
 //   q5_1                  kBytesMin         q4_1   kNibblesMin
 //   q5_k                  kBytesOfK         q4_k   kNibblesOfK

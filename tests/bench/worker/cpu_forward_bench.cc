@@ -1,7 +1,8 @@
 // The phases of a whole model of TinyLlama's shape (1.1 billion parameters,
-// bf16, random), beside the read bandwidth of the moment:
+// random, with fp32 activations), beside the read bandwidth of the moment:
 //   worker_cpu_bench [--layers N] [--threads N] [--isa NAME] [--pin]
 //                    [--prefill N] [--batch N]... [--context N] [--steps N]
+//                    [--weights bf16|nf4]
 // Not Google Benchmark: each figure needs the ceiling of its own minute.
 #include <algorithm>
 #include <cstdio>
@@ -34,6 +35,7 @@ struct Flags {
   int threads = 2;
   bool pin = false;
   CpuIsa isa = CpuIsa::kAuto;
+  WeightType weights = WeightType::kBf16;
   int prefill = 512;
   std::vector<int> batches;
   int context = 128;
@@ -67,6 +69,7 @@ class Model {
                                    .isa = flags.isa});
     Must(backend.status());
     backend_ = *std::move(backend);
+    weights_ = flags.weights;
     source_.resize(kVocabulary * kHidden);
     std::mt19937 random(1);
     for (uint16_t& bits : source_) {
@@ -213,7 +216,7 @@ class Model {
     std::vector<RawMatrix> parts;
     for (const int64_t count : rows) {
       parts.push_back({reinterpret_cast<const std::byte*>(source_.data()),
-                       DType::kBf16, count, cols});
+                       weights_, count, cols});
     }
     auto packed = backend_->Pack(parts, spec);
     Must(packed.status());
@@ -245,7 +248,8 @@ class Model {
   }
 
   std::unique_ptr<Backend> backend_;
-  std::vector<uint16_t> source_;
+  WeightType weights_ = WeightType::kBf16;
+  std::vector<uint16_t> source_;  // bf16; of nf4 scales and codes: any will do
   std::vector<Layer> layers_;
   std::unique_ptr<PackedMatrix> head_;
   std::unique_ptr<KvStorage> kv_;
@@ -274,6 +278,9 @@ Flags Parse(int argc, char** argv) {
     if (name == "--batch") flags.batches.push_back(value);
     if (name == "--context") flags.context = value;
     if (name == "--steps") flags.steps = value;
+    if (name == "--weights") {
+      flags.weights = WeightTypeFromName(argv[i]).value_or(WeightType::kBf16);
+    }
     if (name == "--isa") {
       for (const CpuIsa isa : AvailableCpuIsas()) {
         if (std::strcmp(Name(isa), argv[i]) == 0) flags.isa = isa;
@@ -302,6 +309,9 @@ int Main(int argc, char** argv) {
   const double gigabytes = static_cast<double>(model.weight_bytes()) / 1e9;
   std::printf("weights %.3f GB packed in %.1f s\n", gigabytes,
               absl::ToDoubleSeconds(absl::Now() - start));
+  const double operations =
+      2e9 * gigabytes * static_cast<double>(InfoOf(flags.weights).elements) /
+      static_cast<double>(InfoOf(flags.weights).bytes);
   double single = 0;
   for (const int batch : flags.batches) {
     model.Step(batch, 1, flags.context);
@@ -319,8 +329,8 @@ int Main(int argc, char** argv) {
         "%.1f/%.1f, %.0f GFLOP/s = %.0f %%\n",
         batch, step * 1e3, batch / step, batch / step / single,
         gigabytes / step, gigabytes / step / std::max(before, after) * 100,
-        before, after, gigabytes * batch / step,
-        gigabytes * 1e11 * batch / step / fma);
+        before, after, operations * batch / step / 1e9,
+        operations * 100 * batch / step / fma);
     model.PrintPhases(flags.steps);
   }
   if (flags.prefill > 0) {

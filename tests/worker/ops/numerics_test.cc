@@ -26,6 +26,18 @@ TEST(NumericsTest, AutoFollowsTheWeights) {
   mixed.Add(WeightType::kQ6_K);
   EXPECT_EQ(Auto(mixed), "int8/bf16");
   EXPECT_EQ(Auto(WeightTypes()), "fp32/fp32");
+  WeightTypes tables = WeightType::kNf4;
+  tables.Add(WeightType::kBf16);
+  EXPECT_EQ(Auto(tables), "fp32/bf16");
+  tables.Add(WeightType::kQ4_0);
+  EXPECT_EQ(Auto(tables), "int8/bf16");
+}
+
+TEST(NumericsTest, TheVersionFollowsTheWeights) {
+  EXPECT_EQ(NumericsVersion(WeightType::kQ4_0), "v1");
+  WeightTypes tables = WeightType::kBf16;
+  tables.Add(WeightType::kFp4);
+  EXPECT_EQ(NumericsVersion(tables), "v2");
 }
 
 TEST(NumericsTest, WhatIsNamedIsTaken) {

@@ -16,6 +16,8 @@
 #include "worker/ops/cpu/packed_matrix.h"
 #include "worker/ops/cpu/sampler.h"
 #include "worker/ops/cpu/thread_team.h"
+#include "worker/ops/numerics.h"
+#include "worker/quant/four_bit_product.h"
 #include "worker/quant/int8_activations.h"
 #include "worker/quant/int8_panel.h"
 #include "worker/tensor/buffer.h"
@@ -100,7 +102,7 @@ class CpuBackend final : public Backend {
   std::string NumericsClass(WeightTypes weights) const override {
     return StrCat("cpu-", ProcessorName(), "/w:", Name(weights),
                   "/a:", Name(numerics_.activations),
-                  "/kv:", Name(numerics_.kv), "/v1");
+                  "/kv:", Name(numerics_.kv), "/", NumericsVersion(weights));
   }
 
   size_t PackedBytes(std::span<const RawMatrix> parts,
@@ -396,6 +398,10 @@ void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel) {
     args.x_pairs_stride = mat_mul.matrix->rounded_words();
   }
   if (layout.int8) return RunInt8Panel(*layout.int8, args);
+  if (layout.four_bit()) {
+    args.table = quant::FourBitTable(layout.type);
+    return kernels_.panel_four_bit(args);
+  }
   switch (*PlainDType(layout.type)) {
     case DType::kFp32:
       return kernels_.panel_fp32(args);

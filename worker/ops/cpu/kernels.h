@@ -42,6 +42,7 @@ struct PanelArgs {
   // beside it.
   const uint32_t* x_pairs = nullptr;
   int64_t x_pairs_stride = 0;
+  const float* table = nullptr;  // for panel_four_bit: 16 values of codes
   int64_t tokens = 0;
   Epilogue epilogue = Epilogue::kStore;
   const float* bias = nullptr;   // (valid) or null
@@ -87,6 +88,8 @@ struct KernelTable {
   void (*panel_fp16)(const PanelArgs& args);
   // bf16 weights with bf16 activations.
   void (*panel_bf16_dot)(const PanelArgs& args);
+  // 4-bit codes of a table, packed by worker/quant/four_bit_product.h.
+  void (*panel_four_bit)(const PanelArgs& args);
   // One token's products of a panel, (64), to where they belong: what the
   // panel_ functions end with. Of `args` the epilogue, biases and `valid`.
   void (*finish)(const PanelArgs& args, const float* y, float* out);

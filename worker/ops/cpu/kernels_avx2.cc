@@ -98,6 +98,25 @@ struct Simd {
     return {Shifted(_mm256_cvtepu16_epi32(Raw128(p))),
             Shifted(_mm256_cvtepu16_epi32(Raw128(p + 16)))};
   }
+  // 16 values, and codes of them in the low four bits of each lane.
+  struct Table {
+    __m256 low;   // values 0 to 7
+    __m256 high;  // values 8 to 15
+  };
+  struct Codes {
+    __m256i a;  // lanes 0 to 7
+    __m256i b;  // lanes 8 to 15
+  };
+  static Table LoadTable(const float* p) {
+    return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+  }
+  static Codes LoadCodes(const char* p) { return {Raw(p), Raw(p + 32)}; }
+  static Codes NextCodes(Codes c) {
+    return {_mm256_srli_epi32(c.a, 4), _mm256_srli_epi32(c.b, 4)};
+  }
+  static V LookUp(const Table& t, Codes c) {
+    return {LookUpHalf(t, c.a), LookUpHalf(t, c.b)};
+  }
   // Rounds to nearest, ties to even; NaN stays NaN.
   static void StoreBf16(uint16_t* p, V v) {
     const __m256i packed = _mm256_permute4x64_epi64(
@@ -129,6 +148,12 @@ struct Simd {
   static __m256i First(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n),
                               _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  // The fourth bit of a code chooses between halves of the table.
+  static __m256 LookUpHalf(const Table& t, __m256i codes) {
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, codes),
+                            _mm256_permutevar8x32_ps(t.high, codes),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
   }
   static __m256 Shifted(__m256i halves) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16));

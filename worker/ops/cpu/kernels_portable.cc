@@ -91,6 +91,24 @@ struct Simd {
   static V WidenBf16(const char* p) {
     return Each([p](int i) { return ToFloat(Bf16{Half(p, i)}); });
   }
+  // 16 values, and codes of them in the low four bits of each lane.
+  using Table = V;
+  struct Codes {
+    uint32_t lane[kLanes];
+  };
+  static Table LoadTable(const float* p) { return Load(p); }
+  static Codes LoadCodes(const char* p) {
+    Codes codes;
+    std::memcpy(codes.lane, p, sizeof(codes.lane));
+    return codes;
+  }
+  static Codes NextCodes(Codes c) {
+    for (uint32_t& code : c.lane) code >>= 4;
+    return c;
+  }
+  static V LookUp(const Table& t, const Codes& c) {
+    return Each([&](int i) { return t.lane[c.lane[i] & 15]; });
+  }
   static void StoreBf16(uint16_t* p, const V& v) {
     for (int i = 0; i < kLanes; ++i) p[i] = ToBf16(v.lane[i]).bits;
   }

@@ -8,8 +8,10 @@
 
 #include "common/status/status_macros.h"
 #include "worker/ops/cpu/kernels.h"
+#include "worker/quant/four_bit_product.h"
 #include "worker/quant/int8_packing.h"
 #include "worker/quant/weight_group.h"
+#include "worker/tensor/four_bit.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker::cpu {
@@ -184,6 +186,11 @@ void PackVector(std::span<const RawMatrix> parts,
                       {*layout.int8, vectors, place}, data);
     return;
   }
+  if (layout.four_bit()) {
+    quant::PackFourBit(rows.lanes(), layout.cols / kFourBitBlock,
+                       {vectors, place}, data);
+    return;
+  }
   const int64_t step_bytes = StepBytes(PlainType(layout));
   PackPlainVector(
       rows, layout,
@@ -214,10 +221,11 @@ void SetSegments(const PackSpec& spec, CpuMatrix::Layout& layout) {
       spec.kind != PackKind::kGroupSegments) {
     return;
   }
+  const int64_t group = layout.int8         ? kGroupElements
+                        : layout.four_bit() ? kFourBitBlock
+                                            : 1;
   layout.segments = kSegments;
-  layout.borders = SegmentBorders(
-      layout.cols,
-      layout.int8 ? std::lcm(spec.unit, kGroupElements) : spec.unit);
+  layout.borders = SegmentBorders(layout.cols, std::lcm(spec.unit, group));
 }
 
 CpuMatrix::Layout LayoutOf(std::span<const RawMatrix> parts,
@@ -237,11 +245,16 @@ CpuMatrix::Layout LayoutOf(std::span<const RawMatrix> parts,
   if (activations == ActivationType::kInt8) {
     layout.int8 = quant::Int8FormatOf(layout.type);
   }
-  if (!layout.int8 && !IsPlain(layout.type)) layout.type = WeightType::kFp32;
+  if (!layout.int8 && !layout.four_bit() && !IsPlain(layout.type)) {
+    layout.type = WeightType::kFp32;
+  }
   SetSegments(spec, layout);
   if (layout.int8) {
     layout.vector_bytes =
         quant::VectorBytes(*layout.int8, layout.cols / kGroupElements);
+  } else if (layout.four_bit()) {
+    layout.vector_bytes =
+        quant::FourBitVectorBytes(layout.cols / kFourBitBlock);
   } else {
     const DType dtype = PlainType(layout);
     const int64_t steps = dtype == DType::kBf16 ? layout.pairs() : layout.cols;
@@ -271,6 +284,10 @@ absl::StatusOr<CpuMatrix::Piece> PackPiece(std::span<const RawMatrix> parts,
 }
 
 }  // namespace
+
+bool CpuMatrix::Layout::four_bit() const {
+  return kind != PackKind::kEmbedding && quant::FourBitTable(type) != nullptr;
+}
 
 int64_t CpuMatrix::Layout::panel_count() const {
   return (vectors + kPanelVectors - 1) / kPanelVectors;
@@ -403,6 +420,15 @@ void CpuMatrix::WidenRow(int64_t row, float* out) const {
                       static_cast<int>(row % kPanelRows / kLanes)},
                      static_cast<int>(row % kLanes), cols / kGroupElements,
                      piece.panel(panel), out);
+    return;
+  }
+  if (layout.four_bit()) {
+    const int64_t panel = row / kPanelRows;
+    quant::UnpackFourBit(layout.type,
+                         {layout.panel_vectors(panel),
+                          static_cast<int>(row % kPanelRows / kLanes)},
+                         static_cast<int>(row % kLanes), cols / kFourBitBlock,
+                         piece.panel(panel), out);
     return;
   }
   for (int64_t k = 0; k < cols; ++k) {

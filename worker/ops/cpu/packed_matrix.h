@@ -26,8 +26,8 @@ class CpuMatrix final : public PackedMatrix {
   // Shape of rows that are packed alike; fields are valid without data.
   struct Layout {
     PackKind kind = PackKind::kQkv;
-    // As packed: fp32, bf16 or fp16; of a table and of integer products, the
-    // type in the file.
+    // As packed: fp32, bf16 or fp16; of a table, of integer products and of
+    // 4-bit codes, the type in the file.
     WeightType type = WeightType::kFp32;
     std::optional<quant::Int8Format> int8;  // of integer products
     int64_t first_row = 0;                  // among the matrix's
@@ -38,6 +38,7 @@ class CpuMatrix final : public PackedMatrix {
     int64_t vectors = 0;       // of 16 rows, padding included
     int64_t vector_bytes = 0;  // of one vector over all of K
 
+    bool four_bit() const;  // products are those of four_bit_product.h
     int64_t panel_count() const;
     // Pairs of k, which begin anew with each segment.
     int64_t pairs() const;

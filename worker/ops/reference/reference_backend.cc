@@ -11,17 +11,20 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/check.h"
+#include "worker/ops/numerics.h"
 #include "worker/ops/reference/formulas.h"
 #include "worker/ops/sample.h"
+#include "worker/quant/four_bit_product.h"
 #include "worker/quant/int8_activations.h"
 #include "worker/quant/weight_group.h"
 #include "worker/tensor/buffer.h"
+#include "worker/tensor/four_bit.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
 namespace {
 
-// Rows that meet int8 activations, as the file has them.
+// Rows whose products are taken block by block, as the file has them.
 struct BlockRows {
   WeightType type = WeightType::kQ8_0;
   int64_t first_row = 0;
@@ -34,7 +37,7 @@ struct ReferenceMatrix final : PackedMatrix {
   Buffer values;
   PackSpec spec;
   bool rounds = false;            // its products are of bf16 with bf16
-  std::vector<BlockRows> blocks;  // products of these rows are of integers
+  std::vector<BlockRows> blocks;  // of IntGroups or FourBitGroups
   View<const float> view() const {
     return View<const float>(values.As<float>(), rows, cols);
   }
@@ -101,29 +104,38 @@ bool IsSegmented(PackKind kind) {
   return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
 }
 
-// Rows with integer products: y[r] = IntGroups(x, w).
-void MultiplyBlocks(std::span<const ActivationGroup> x,
+// Rows whose products are taken block by block. `x` and `groups` are the same
+// activations, the latter rounded.
+void MultiplyBlocks(std::span<const float> x,
+                    std::span<const ActivationGroup> groups,
                     const ReferenceMatrix& w, const BlockRows& rows,
                     std::span<float> y) {
   const bool segmented = IsSegmented(w.spec.kind);
+  const bool four_bit = quant::FourBitTable(rows.type) != nullptr;
   std::array<int64_t, kSegments + 1> borders = {0, w.cols};
   if (segmented) {
-    borders = SegmentBorders(w.cols, std::lcm(w.spec.unit, kGroupElements));
+    borders = SegmentBorders(
+        w.cols,
+        std::lcm(w.spec.unit, four_bit ? kFourBitBlock : kGroupElements));
   }
+  const int segments = segmented ? kSegments : 1;
   const int64_t row_bytes = RowBytes(rows.type, w.cols);
   for (int64_t r = 0; r < rows.count; ++r) {
-    y[static_cast<size_t>(rows.first_row + r)] = quant::ReferenceProduct(
-        rows.type, rows.bytes.data() + r * row_bytes, x.data(), borders.data(),
-        segmented ? kSegments : 1);
+    const std::byte* const row = rows.bytes.data() + r * row_bytes;
+    y[static_cast<size_t>(rows.first_row + r)] =
+        four_bit ? quant::ReferenceFourBitProduct(rows.type, row, x.data(),
+                                                  borders.data(), segments)
+                 : quant::ReferenceProduct(rows.type, row, groups.data(),
+                                           borders.data(), segments);
   }
 }
 
 // y = MatMul(x, w), in the arithmetic of the matrix.
 void Multiply(std::span<const float> x, const ReferenceMatrix& w,
               std::span<float> y) {
-  int64_t integer_rows = 0;
-  for (const BlockRows& rows : w.blocks) integer_rows += rows.count;
-  if (integer_rows < w.rows) {
+  int64_t block_rows = 0;
+  for (const BlockRows& rows : w.blocks) block_rows += rows.count;
+  if (block_rows < w.rows) {
     if (IsSegmented(w.spec.kind)) {
       (w.rounds ? reference::MatMulSegmentedBf16 : reference::MatMulSegmented)(
           x, w.view(), w.spec.unit, y);
@@ -135,7 +147,7 @@ void Multiply(std::span<const float> x, const ReferenceMatrix& w,
   std::vector<ActivationGroup> groups(
       static_cast<size_t>(w.cols / kGroupElements));
   QuantizeActivations(x, groups.data());
-  for (const BlockRows& rows : w.blocks) MultiplyBlocks(groups, w, rows, y);
+  for (const BlockRows& rows : w.blocks) MultiplyBlocks(x, groups, w, rows, y);
 }
 
 float RoundTo(DType dtype, float value) {
@@ -158,7 +170,7 @@ class ReferenceBackend final : public Backend {
   std::string NumericsClass(WeightTypes weights) const override {
     return StrCat("reference/w:", Name(weights),
                   "/a:", Name(numerics_.activations),
-                  "/kv:", Name(numerics_.kv), "/v1");
+                  "/kv:", Name(numerics_.kv), "/", NumericsVersion(weights));
   }
 
   size_t PackedBytes(std::span<const RawMatrix> parts,
@@ -195,20 +207,26 @@ class ReferenceBackend final : public Backend {
   absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
 
  private:
+  void KeepBlocks(std::span<const RawMatrix> parts,
+                  ReferenceMatrix& matrix) const;
+
   const NumericsOptions numerics_;
 };
 
-// Keeps the rows whose products are of integers as they are.
-void KeepBlocks(std::span<const RawMatrix> parts, ReferenceMatrix& matrix) {
+// Keeps the rows whose products are taken block by block as they are. Parts of
+// several types are told apart where products of integers may be.
+void ReferenceBackend::KeepBlocks(std::span<const RawMatrix> parts,
+                                  ReferenceMatrix& matrix) const {
   if (matrix.spec.kind == PackKind::kEmbedding) return;
+  const bool int8 = numerics_.activations == ActivationType::kInt8;
   for (const RawMatrix& part : parts) {
-    if (matrix.spec.kind != PackKind::kQkv && part.type != parts[0].type) {
-      return;
-    }
+    const bool apart = int8 && matrix.spec.kind == PackKind::kQkv;
+    if (!apart && part.type != parts[0].type) return;
   }
   int64_t first_row = 0;
   for (const RawMatrix& part : parts) {
-    if (quant::Int8FormatOf(part.type)) {
+    if (quant::FourBitTable(part.type) != nullptr ||
+        (int8 && quant::Int8FormatOf(part.type))) {
       BlockRows& rows = matrix.blocks.emplace_back();
       rows.type = part.type;
       rows.first_row = first_row;
@@ -238,9 +256,7 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
   for (const RawMatrix& part : parts) {
     matrix->rounds = matrix->rounds && part.type == WeightType::kBf16;
   }
-  if (numerics_.activations == ActivationType::kInt8) {
-    KeepBlocks(parts, *matrix);
-  }
+  KeepBlocks(parts, *matrix);
   float* target = matrix->values.As<float>();
   for (const RawMatrix& part : parts) {
     for (int64_t row = 0; row < part.rows; ++row, target += part.cols) {

@@ -243,7 +243,7 @@ TEST(CpuBackendTest, ATiedHeadEmbedsLikeAnEmbedding) {
   for (const WeightType type :
        {WeightType::kFp32, WeightType::kBf16, WeightType::kFp16,
         WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kQ4_K,
-        WeightType::kQ6_K, WeightType::kQ2_K}) {
+        WeightType::kQ6_K, WeightType::kQ2_K, WeightType::kNf4}) {
     const int64_t cols = IsPlain(type) ? 39 : 256;
     const testing::TrialMatrix table(random, type, 77, cols);
     const RawMatrix raw = table.raw();
@@ -339,6 +339,31 @@ std::vector<TrialShape> BlockShapes() {
   return shapes;
 }
 
+std::vector<TrialShape> FourBitShapes() {
+  std::vector<TrialShape> shapes;
+  for (const WeightType type : {WeightType::kNf4, WeightType::kFp4}) {
+    shapes.push_back({.name = std::string(Name(type)),
+                      .hidden = 256,
+                      .heads = 8,
+                      .kv_heads = 2,
+                      .head_dim = 32,
+                      .feed_forward = 704,
+                      .weights = type,
+                      .bias = true});
+  }
+  // Segments of heads end inside blocks of 64; values apart from codes.
+  shapes.push_back({.name = "Head40",
+                    .hidden = 320,
+                    .heads = 8,
+                    .kv_heads = 4,
+                    .head_dim = 40,
+                    .feed_forward = 64,
+                    .vocabulary = 33,
+                    .weights = WeightType::kNf4,
+                    .values = WeightType::kBf16});
+  return shapes;
+}
+
 TEST(CpuBackendInt8Test, EveryBlockTypeHasTheReferenceBits) {
   const NumericsOptions numerics = {ActivationType::kInt8, DType::kBf16};
   const std::unique_ptr<Backend> reference = *MakeReferenceBackend(numerics);
@@ -357,6 +382,46 @@ TEST(CpuBackendInt8Test, EveryBlockTypeHasTheReferenceBits) {
         ExpectEqual(many, actual.Run(sequences));
         ExpectEqual(one, actual.Run({{.past = 20, .tokens = 1}}));
       }
+    }
+  }
+}
+
+// Activations of any type: products of 4-bit codes take them as they are.
+TEST(CpuBackendFourBitTest, CodesOfTablesHaveTheReferenceBits) {
+  const std::vector<TrialSequence> sequences = {
+      {.past = 20, .tokens = 1}, {.past = 0, .tokens = 53}, {3, 2}};
+  for (const TrialShape& shape : FourBitShapes()) {
+    SCOPED_TRACE(shape.name);
+    for (const NumericsOptions& numerics :
+         {NumericsOptions{ActivationType::kFp32, DType::kFp32},
+          NumericsOptions{ActivationType::kInt8, DType::kBf16}}) {
+      const std::unique_ptr<Backend> reference =
+          *MakeReferenceBackend(numerics);
+      OpTrial expected(*reference, shape);
+      const TrialResult many = expected.Run(sequences);
+      const TrialResult one = expected.Run({sequences[0]});
+      for (const CpuIsa isa : AvailableCpuIsas()) {
+        const std::unique_ptr<Backend> backend =
+            *MakeCpuBackend({.numerics = numerics, .threads = 3, .isa = isa});
+        OpTrial actual(*backend, shape);
+        ExpectEqual(many, actual.Run(sequences));
+        ExpectEqual(one, actual.Run({sequences[0]}));
+      }
+    }
+  }
+}
+
+TEST(CpuBackendFourBitTest, CodesOfTablesStayFourBits) {
+  for (const ActivationType activations :
+       {ActivationType::kFp32, ActivationType::kBf16, ActivationType::kInt8}) {
+    const std::unique_ptr<Backend> backend =
+        *MakeCpuBackend({.numerics = {activations, DType::kBf16}});
+    constexpr int64_t kRows = 1 << 18;  // 2 MiB pages hardly count
+    for (const WeightType type : {WeightType::kNf4, WeightType::kFp4}) {
+      const RawMatrix part(nullptr, type, kRows, 4096);
+      EXPECT_NEAR(static_cast<double>(backend->PackedBytes(
+                      {&part, 1}, {PackKind::kGroupSegments, 32})),
+                  kRows * 4096 * 4.5 / 8, 4e6);
     }
   }
 }

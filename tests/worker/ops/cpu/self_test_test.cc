@@ -35,6 +35,10 @@ constexpr NumericsOptions kRoundedClasses[] = {
     {ActivationType::kFp32, DType::kFp16}};
 const WeightTypes kWeights[] = {DType::kFp32, DType::kBf16, DType::kFp16};
 
+// What auto gives for bitsandbytes' formats.
+constexpr NumericsOptions kFourBitClass = {ActivationType::kFp32, DType::kBf16};
+const WeightTypes kFourBitTypes[] = {WeightType::kNf4, WeightType::kFp4};
+
 // Of the int8 class; a file of the mixture q4_k_m has two.
 std::vector<WeightTypes> BlockTypes() {
   std::vector<WeightTypes> all = {WeightType::kQ8_0, WeightType::kQ4_0,
@@ -75,6 +79,10 @@ const std::map<std::string, std::string>& Expected() {
        "06d323de196f450a89c6a62d1d919bc958967e57e26f264acb95ba75f34eb2a2"},
       {"w:q4_k+q6_k/a:int8/kv:bf16/v1",
        "0146c03648f007d1c8565949aa866b9cd5986e558eeb2cbc903c6e01cf66ff98"},
+      {"w:nf4/a:fp32/kv:bf16/v2",
+       "1451685e71523d3ecb384d9b2c3ef30ceba77c0d92b9eb308e170d7014111ec0"},
+      {"w:fp4/a:fp32/kv:bf16/v2",
+       "cf51483045c16a644b860ec06ad8a8c30661e2f48a5da666d242b90357e4d799"},
   };
   return *expected;
 }
@@ -117,6 +125,15 @@ TEST(SelfTestTest, EveryRoundedCpuClassHasItsFingerprint) {
 
 TEST(SelfTestTest, EveryInt8ClassHasItsFingerprint) {
   ExpectCpuFingerprints(kInt8Class, BlockTypes());
+}
+
+TEST(SelfTestTest, EveryFourBitClassHasItsFingerprint) {
+  ExpectCpuFingerprints(kFourBitClass, kFourBitTypes);
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> backend,
+                       MakeReferenceBackend(kFourBitClass));
+  for (const WeightTypes types : kFourBitTypes) {
+    ExpectFingerprint(backend.get(), types);
+  }
 }
 
 TEST(SelfTestTest, TheReferenceHasTheFingerprintsOfTheInt8Class) {
