@@ -64,10 +64,9 @@ class FormatGoldenTest : public ::testing::TestWithParam<GoldenBackend> {
   }
 
   // Writes the model with its linear layers made by `quantize`, which returns
-  // the tensors of one; compares with the converted model.
+  // the tensors of one; runs it, and the model converted to fp32.
   template <typename Quantize>
-  void ExpectEqualsItsConversion(const nlohmann::json& quantization,
-                                 const Quantize& quantize) {
+  void RunBoth(const nlohmann::json& quantization, const Quantize& quantize) {
     std::vector<SafetensorsEntry> entries;
     for (const auto& [name, record] : checkpoint_->tensors()) {
       if (!IsLinear(name)) {
@@ -87,9 +86,16 @@ class FormatGoldenTest : public ::testing::TestWithParam<GoldenBackend> {
     ConvertOptions options;
     options.dtype = DType::kFp32;
     ASSERT_OK(ConvertCheckpoint(source_.path(), target_.path(), options));
-    const LogitRows logits = Logits(source_.path());
-    ASSERT_EQ(logits.size(), 20u);
-    EXPECT_EQ(logits, Logits(target_.path()));
+    logits_ = Logits(source_.path());
+    converted_ = Logits(target_.path());
+    ASSERT_EQ(logits_.size(), 20u);
+  }
+
+  template <typename Quantize>
+  void ExpectEqualsItsConversion(const nlohmann::json& quantization,
+                                 const Quantize& quantize) {
+    ASSERT_NO_FATAL_FAILURE(RunBoth(quantization, quantize));
+    EXPECT_EQ(logits_, converted_);
   }
 
   std::string RandomBytes(int64_t count) {
@@ -134,6 +140,7 @@ class FormatGoldenTest : public ::testing::TestWithParam<GoldenBackend> {
   }
 
   std::mt19937 random_;
+  LogitRows logits_, converted_;  // of RunBoth
   std::unique_ptr<Checkpoint> checkpoint_;
   nlohmann::json config_;
   TemporaryDirectory source_;
@@ -277,8 +284,9 @@ TEST_P(FormatGoldenTest, AwqGivesTheLogitsOfItsWeights) {
       });
 }
 
-TEST_P(FormatGoldenTest, Nf4GivesTheLogitsOfItsWeights) {
-  ExpectEqualsItsConversion(
+// Products of codes round in another order than those of widened weights.
+TEST_P(FormatGoldenTest, Nf4GivesNearlyTheLogitsOfItsWeights) {
+  RunBoth(
       {{"quant_method", "bitsandbytes"}, {"load_in_4bit", true}},
       [&](const std::string& module, int64_t rows, int64_t cols) {
         const std::string weight = module + ".weight";
@@ -301,6 +309,12 @@ TEST_P(FormatGoldenTest, Nf4GivesTheLogitsOfItsWeights) {
              {static_cast<int64_t>(state.size())},
              state}};
       });
+  ASSERT_EQ(logits_.size(), converted_.size());
+  for (size_t row = 0; row < logits_.size(); ++row) {
+    for (size_t i = 0; i < logits_[row].size(); ++i) {
+      ASSERT_NEAR(logits_[row][i], converted_[row][i], 1e-4) << row;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, FormatGoldenTest,
