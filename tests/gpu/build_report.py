@@ -5,6 +5,8 @@ import sys
 
 # Kernels that a step's time depends on: they must not spill.
 HOT = ("MmaGemmKernel", "MmaAttendKernel", "CombineKernel", "NormKernel",
+       "LogitStatsKernel", "WeightBucketsKernel", "WeightSharesKernel",
+       "PickTokenKernel", "RankKernel",
        "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
        "ReadCeilingKernel", "MmaCeilingKernel")
 FORBIDDEN = re.compile(

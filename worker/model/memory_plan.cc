@@ -77,12 +77,17 @@ DType PlannedDType(const ModelConfig& config) {
   return config.torch_dtype.value_or(DType::kFp32);
 }
 
-ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens) {
-  return {max_step_tokens, config.hidden_size,
-          int64_t{config.heads + 2 * config.kv_heads} * config.head_dim,
-          std::max<int64_t>({config.hidden_size, config.intermediate_size,
-                             int64_t{config.heads} * config.head_dim}),
-          config.heads};
+ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens,
+                          int32_t max_logits_rows) {
+  return {
+      .max_tokens = max_step_tokens,
+      .hidden = config.hidden_size,
+      .qkv_rows = int64_t{config.heads + 2 * config.kv_heads} * config.head_dim,
+      .widest = std::max<int64_t>({config.hidden_size, config.intermediate_size,
+                                   int64_t{config.heads} * config.head_dim}),
+      .heads = config.heads,
+      .logits_rows = config.stage.last() ? max_logits_rows : 0,
+      .vocabulary = config.vocab_size};
 }
 
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count) {
@@ -112,8 +117,8 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
   }
   plan.arena_bytes = Activations::PlannedBytes(
       config, options.max_step_tokens, options.max_logits_rows, backend);
-  plan.scratch_bytes =
-      backend.ScratchBytes(ScratchSpecOf(config, options.max_step_tokens));
+  plan.scratch_bytes = backend.ScratchBytes(
+      ScratchSpecOf(config, options.max_step_tokens, options.max_logits_rows));
   plan.kv_block_bytes = BlockBytes(config, backend);
   plan.kv_bytes_per_token = plan.kv_block_bytes / kBlockSlots;
   return plan;

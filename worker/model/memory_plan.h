@@ -63,7 +63,8 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
 DType PlannedDType(const ModelConfig& config);
 
 // What the backend's scratch is sized for.
-ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens);
+ScratchSpec ScratchSpecOf(const ModelConfig& config, int32_t max_step_tokens,
+                          int32_t max_logits_rows);
 
 // What the KV cache is asked for.
 KvSpec KvSpecOf(const ModelConfig& config, int32_t block_count);

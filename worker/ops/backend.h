@@ -42,11 +42,13 @@ struct KvSpec {
 
 // What the backend's own scratch is sized for.
 struct ScratchSpec {
-  int32_t max_tokens = 0;  // of a step
-  int64_t hidden = 0;      // D
-  int64_t qkv_rows = 0;    // (H + 2 G) d
-  int64_t widest = 0;      // the most columns of a layer's matrix
-  int32_t heads = 0;       // H
+  int32_t max_tokens = 0;   // of a step
+  int64_t hidden = 0;       // D
+  int64_t qkv_rows = 0;     // (H + 2 G) d
+  int64_t widest = 0;       // the most columns of a layer's matrix
+  int32_t heads = 0;        // H
+  int32_t logits_rows = 0;  // sampled at once; 0 where nothing is
+  int64_t vocabulary = 0;   // V
 };
 
 // What a step's phases have in common: the spans that their arguments repeat.

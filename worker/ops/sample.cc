@@ -14,8 +14,6 @@ namespace {
 
 using Uint128 = unsigned __int128;
 
-constexpr double kWeightOne = 0x1p40;  // of the greatest logit
-
 // An id that may be drawn. Order of choice: weight descending, id ascending.
 struct Weighted {
   uint64_t weight;
@@ -42,25 +40,13 @@ void Penalize(const SamplingState& state, std::span<float> logits) {
   for (const auto& [id, seen] : state.seen()) {
     float& logit = logits[id];
     if (params.repetition_penalty != 1.0f) {
-      logit = logit > 0 ? logit / params.repetition_penalty
-                        : logit * params.repetition_penalty;
+      logit = PenalizeRepetition(logit, params.repetition_penalty);
     }
     if (seen.output_count > 0) {
-      const float count = static_cast<float>(seen.output_count);
-      logit =
-          (logit - params.frequency_penalty * count) - params.presence_penalty;
+      logit = PenalizeOutput(logit, seen.output_count, params.frequency_penalty,
+                             params.presence_penalty);
     }
   }
-}
-
-void Clamp(float& logit) {
-  constexpr float kGreatest = std::numeric_limits<float>::max();
-  logit = std::clamp(logit, -kGreatest, kGreatest);
-}
-
-// floor(share * 2^32) for a share in [0, 1].
-uint64_t Fixed32(float share) {
-  return static_cast<uint64_t>(static_cast<double>(share) * 0x1p32);
 }
 
 uint64_t SumOf(std::span<const Weighted> items) {
@@ -98,16 +84,14 @@ void KeepTopP(float top_p, std::vector<Weighted>& items) {
 }
 
 void KeepMinP(float min_p, std::vector<Weighted>& items) {
-  const Uint128 wanted = Uint128{Fixed32(min_p)} << 40;
-  std::erase_if(items, [wanted](const Weighted& item) {
-    return Uint128{item.weight} << 32 < wanted;
-  });
+  const uint64_t least = LeastWeight(min_p);
+  std::erase_if(items,
+                [least](const Weighted& item) { return item.weight < least; });
 }
 
 // Step 9: `items` in ascending id.
 int32_t PickByDraw(std::span<const Weighted> items, uint32_t draw) {
-  const uint64_t target =
-      static_cast<uint64_t>((Uint128{draw} * SumOf(items)) >> 32);
+  const uint64_t target = DrawTarget(draw, SumOf(items));
   uint64_t sum = 0;
   for (const Weighted& item : items) {
     sum += item.weight;
@@ -156,23 +140,15 @@ bool AllFinite(std::span<const float> logits) {
 }
 
 LogNormalizer ComputeLogNormalizer(std::span<const float> logits) {
-  float max = 0;
-  float sum = 0;
+  ExpSum all;
   for (size_t first = 0; first < logits.size(); first += kLogprobSegmentIds) {
     const std::span<const float> segment = logits.subspan(
         first, std::min<size_t>(kLogprobSegmentIds, logits.size() - first));
-    const float m = *std::max_element(segment.begin(), segment.end());
-    const float l = SegmentSum(segment, m);
-    if (first == 0) {
-      max = m;
-      sum = l;
-      continue;
-    }
-    const float merged = std::max(max, m);
-    sum = std::fma(sum, Exp(max - merged), l * Exp(m - merged));
-    max = merged;
+    const float max = *std::max_element(segment.begin(), segment.end());
+    const ExpSum next = {max, SegmentSum(segment, max)};
+    all = first == 0 ? next : Merge(all, next);
   }
-  return {max, Log(sum)};
+  return {all.max, Log(all.sum)};
 }
 
 TokenScore ScoreToken(std::span<const float> logits, int32_t token_id,
@@ -213,9 +189,11 @@ void ApplyPenaltiesAndMask(std::span<float> logits, const SamplingState& state,
   for (const sampling::LogitBias& entry : state.params().logit_bias) {
     logits[entry.token_id] += entry.bias;
   }
-  for (const auto& [id, seen] : state.seen()) Clamp(logits[id]);
+  for (const auto& [id, seen] : state.seen()) {
+    logits[id] = ClampLogit(logits[id]);
+  }
   for (const sampling::LogitBias& entry : state.params().logit_bias) {
-    Clamp(logits[entry.token_id]);
+    logits[entry.token_id] = ClampLogit(logits[entry.token_id]);
   }
   if (output_position >= state.min_tokens()) return;
   // A vocabulary of nothing but end ids keeps them.
@@ -228,12 +206,6 @@ void ApplyPenaltiesAndMask(std::span<float> logits, const SamplingState& state,
 int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) -
                               logits.begin());
-}
-
-uint64_t SampleWeight(float logit, float max, float temperature) {
-  const double x = (static_cast<double>(logit) - static_cast<double>(max)) /
-                   static_cast<double>(temperature);
-  return static_cast<uint64_t>(Exp64(x) * kWeightOne);
 }
 
 int32_t DrawToken(std::span<const uint64_t> weights,

@@ -32,25 +32,16 @@
 #include <vector>
 
 #include "worker/ops/ops.h"
+#include "worker/ops/sample_math.h"
 #include "worker/ops/sampling_state.h"
 
 namespace caravan::worker {
-
-// The row's log-softmax is (l - max) - log_sum (ops.h, Logprob).
-struct LogNormalizer {
-  float max = 0;
-  float log_sum = 0;
-};
 
 // Whether no logit is NaN or infinite.
 bool AllFinite(std::span<const float> logits);
 
 // Precondition: all finite, at least one logit.
 LogNormalizer ComputeLogNormalizer(std::span<const float> logits);
-
-inline float Logprob(const LogNormalizer& normalizer, float logit) {
-  return (logit - normalizer.max) - normalizer.log_sum;
-}
 
 // Logprob, rank and the `candidate_count` most probable ids of `token_id`.
 // `finite` is false, and nothing else set, when a logit is not finite.
@@ -61,7 +52,7 @@ TokenScore ScoreToken(std::span<const float> logits, int32_t token_id,
 // logprobs. Changes `logits` (steps 1 to 4).
 TokenScore SampleToken(std::span<float> logits, const SampleRow& row);
 
-// Parts of the rule, for backends that speed up others.
+// Parts of the rule, for backends that speed up others; sample_math.h has more.
 
 // Steps 1 to 4, in place.
 void ApplyPenaltiesAndMask(std::span<float> logits, const SamplingState& state,
@@ -69,9 +60,6 @@ void ApplyPenaltiesAndMask(std::span<float> logits, const SamplingState& state,
 
 // The id of the greatest logit, ties to the lower id.
 int32_t ArgMax(std::span<const float> logits);
-
-// Step 5 for one id; `max` is the greatest logit of the row.
-uint64_t SampleWeight(float logit, float max, float temperature);
 
 // Steps 6 to 9, given step 5's weights of all ids.
 int32_t DrawToken(std::span<const uint64_t> weights,

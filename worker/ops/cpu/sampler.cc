@@ -19,11 +19,6 @@ int BucketOf(uint64_t weight) {
   return width * 32 + static_cast<int>(below & 31);
 }
 
-// floor(share * 2^32), as the rule has it.
-uint64_t Fixed32(float share) {
-  return static_cast<uint64_t>(static_cast<double>(share) * 0x1p32);
-}
-
 // The `count` greatest, ties to the lower id.
 std::vector<TokenCandidate> Candidates(std::span<const float> logits,
                                        const LogNormalizer& normalizer,
@@ -121,8 +116,7 @@ int32_t TokenDrawer::Draw(std::span<const uint64_t> weights,
   }
   if (params.top_k > 0) KeepTopK(weights, params.top_k);
   if (params.top_p < 1) KeepTopP(weights, params.top_p);
-  // w * 2^32 >= M * 2^40 is w >= M * 2^8.
-  const uint64_t least = Fixed32(params.min_p) << 8;
+  const uint64_t least = LeastWeight(params.min_p);
   if (least > last_.weight) {
     last_ = {.weight = least, .id = static_cast<int32_t>(weights.size())};
   }

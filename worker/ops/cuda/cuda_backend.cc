@@ -5,12 +5,12 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/check.h"
+#include "worker/ops/cuda/device_sampler.h"
 #include "worker/ops/cuda/geometry.h"
 #include "worker/ops/cuda/step_inputs.h"
 #include "worker/ops/cuda/storage.h"
@@ -48,12 +48,19 @@ size_t PartialStatBytes(int64_t heads) {
   return sizeof(float) * kPartialSlots * heads * 2;
 }
 
+size_t SamplerBytes(const ScratchSpec& spec) {
+  if (spec.logits_rows == 0) return 0;
+  return DeviceBuffer::AllocatedBytes(
+      DeviceSampler::ScratchBytes(spec.logits_rows, spec.vocabulary));
+}
+
 class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options)
       : options_(options),
         device_(std::move(device)),
         inputs_(device_.get()),
+        sampler_(device_.get()),
         operands_(device_.get()),
         qkv_(device_.get()),
         partial_outputs_(device_.get()),
@@ -77,7 +84,7 @@ class CudaBackend final : public Backend {
   absl::Status ReserveScratch(const ScratchSpec& spec) override;
   size_t scratch_bytes() const override {
     return operands_.bytes() + qkv_.bytes() + partial_outputs_.bytes() +
-           partial_stats_.bytes();
+           partial_stats_.bytes() + sampler_.scratch_bytes();
   }
   absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
   size_t ArenaBytes(size_t bytes) const override {
@@ -153,16 +160,13 @@ class CudaBackend final : public Backend {
                          const Partials& partials);
   absl::Status Combine(const AttendArgs& args, const DeviceView& out,
                        const DeviceTables& tables, const Partials& partials);
-  // One row of logits in host memory.
-  absl::StatusOr<std::span<float>> LogitsRow(const View<float>& logits,
-                                             int32_t row);
 
   const CudaOptions options_;
   const std::unique_ptr<Device> device_;
   StepInputsOnDevice inputs_;
+  DeviceSampler sampler_;
   Scratch operands_, qkv_, partial_outputs_, partial_stats_;
   DeviceBuffer staging_;  // of weights; dropped before the first step
-  std::vector<float> logits_row_;
 };
 
 size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
@@ -171,7 +175,8 @@ size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
   return DeviceBuffer::AllocatedBytes(OperandBytes(tokens, spec.widest)) +
          DeviceBuffer::AllocatedBytes(tokens * spec.qkv_rows * 4) +
          DeviceBuffer::AllocatedBytes(PartialOutputBytes(1, spec.qkv_rows)) +
-         DeviceBuffer::AllocatedBytes(PartialStatBytes(spec.heads));
+         DeviceBuffer::AllocatedBytes(PartialStatBytes(spec.heads)) +
+         SamplerBytes(spec);
 }
 
 absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
@@ -182,7 +187,10 @@ absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(qkv_.Get(tokens * spec.qkv_rows * 4).status());
   CARAVAN_RETURN_IF_ERROR(
       partial_outputs_.Get(PartialOutputBytes(1, spec.qkv_rows)).status());
-  return partial_stats_.Get(PartialStatBytes(spec.heads)).status();
+  CARAVAN_RETURN_IF_ERROR(
+      partial_stats_.Get(PartialStatBytes(spec.heads)).status());
+  if (spec.logits_rows == 0) return absl::OkStatus();
+  return sampler_.Reserve(spec.logits_rows, spec.vocabulary);
 }
 
 absl::StatusOr<std::unique_ptr<Arena>> CudaBackend::AllocateArena(
@@ -502,30 +510,18 @@ absl::Status CudaBackend::NormHead(const NormHeadArgs& args) {
   return inputs_.Finish(logits, args.logits);
 }
 
-absl::StatusOr<std::span<float>> CudaBackend::LogitsRow(
-    const View<float>& logits, int32_t row) {
-  const size_t count = static_cast<size_t>(logits.cols);
-  if (!device_->Owns(logits.data)) {
-    return std::span<float>(logits.row(row), count);
-  }
-  logits_row_.resize(count);
-  CARAVAN_RETURN_IF_ERROR(device_->Download(logits_row_.data(), logits.row(row),
-                                            count * sizeof(float)));
-  return std::span<float>(logits_row_);
-}
-
 absl::Status CudaBackend::Sample(const SampleArgs& args) {
+  if (device_->Owns(args.logits.data)) return sampler_.Run(args);
+  const size_t count = static_cast<size_t>(args.logits.cols);
   for (size_t i = 0; i < args.scores.size(); ++i) {
     const ScoreRow& row = args.scores[i];
-    CARAVAN_ASSIGN_OR_RETURN(const std::span<float> logits,
-                             LogitsRow(args.logits, row.logits_row));
-    args.scored[i] = ScoreToken(logits, row.token_id, row.candidate_count);
+    args.scored[i] = ScoreToken({args.logits.row(row.logits_row), count},
+                                row.token_id, row.candidate_count);
   }
   for (size_t i = 0; i < args.samples.size(); ++i) {
-    CARAVAN_ASSIGN_OR_RETURN(
-        const std::span<float> logits,
-        LogitsRow(args.logits, args.samples[i].logits_row));
-    args.sampled[i] = SampleToken(logits, args.samples[i]);
+    const SampleRow& row = args.samples[i];
+    args.sampled[i] =
+        SampleToken({args.logits.row(row.logits_row), count}, row);
   }
   return absl::OkStatus();
 }

@@ -32,6 +32,16 @@ class CudaThread {
   __device__ __forceinline__ float ShuffleXor(float value, int mask) {
     return __shfl_xor_sync(0xffffffffu, value, mask);
   }
+  __device__ __forceinline__ uint32_t ShuffleXor(uint32_t value, int mask) {
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+  }
+  __device__ __forceinline__ void AtomicAdd(uint32_t* address, uint32_t value) {
+    atomicAdd(address, value);
+  }
+  __device__ __forceinline__ void AtomicAdd(uint64_t* address, uint64_t value) {
+    atomicAdd(reinterpret_cast<unsigned long long*>(address),
+              static_cast<unsigned long long>(value));
+  }
 
   // Not volatile, as LoadStream is not: loads must be free to run ahead.
   __device__ __forceinline__ void Mma(float* c, const uint32_t* a,

@@ -47,7 +47,8 @@ class Model {
     EXPECT_OK(loaded.status());
     loaded_ = *std::move(loaded);
     kv_ = *backend_->AllocateKv(KvSpecOf(config(), kBlocks));
-    EXPECT_OK(backend_->ReserveScratch(ScratchSpecOf(config(), kMaxTokens)));
+    EXPECT_OK(backend_->ReserveScratch(
+        ScratchSpecOf(config(), kMaxTokens, kMaxTokens)));
     activations_ = *Activations::Allocate(config(), kMaxTokens, kMaxTokens,
                                           backend_.get());
   }

@@ -153,6 +153,15 @@ class EmulatedThread {
     own.value = value;
     return Exchange(own)[lane() ^ mask].value;
   }
+  uint32_t ShuffleXor(uint32_t value, int mask) {
+    Operands own;
+    own.a[0] = value;
+    return Exchange(own)[lane() ^ mask].a[0];
+  }
+  template <typename T>
+  void AtomicAdd(T* address, T value) {
+    *address += value;
+  }
 
   // PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type": of
   // A, lane l has rows l / 4 and l / 4 + 8 and columns l % 4 * 2 + {0, 1} and

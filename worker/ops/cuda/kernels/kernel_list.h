@@ -12,6 +12,7 @@
 #include "worker/ops/cuda/kernels/mma_attention.h"
 #include "worker/ops/cuda/kernels/mma_gemm.h"
 #include "worker/ops/cuda/kernels/norm.h"
+#include "worker/ops/cuda/kernels/sample.h"
 
 namespace caravan::worker::cuda {
 
@@ -34,7 +35,10 @@ using AllKernels =
                RopeStoreKernel, CopyBlockKernel, NormKernel, ChainGemmKernel,
                ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
                MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
-               MmaAttendKernel, ReadCeilingKernel, MmaCeilingKernel>;
+               MmaAttendKernel, ReadCeilingKernel, MmaCeilingKernel,
+               LogitStatsKernel, EditLogitsKernel, BeginDrawKernel,
+               WeightBucketsKernel, NarrowKernel, WeightSharesKernel,
+               PickTokenKernel, RankKernel, FinishScoresKernel>;
 
 }  // namespace caravan::worker::cuda
 

@@ -11,7 +11,9 @@
 //   block_x(), block_y(), block_z()
 //   shared()                    the block's shared memory, 16-byte aligned
 //   Sync()                      waits for all threads of the block
-//   ShuffleXor(value, mask)     `value` of lane() ^ mask; the whole warp calls
+//   ShuffleXor(value, mask)     `value` (float, uint32_t) of lane() ^ mask; the
+//                               whole warp calls
+//   AtomicAdd(address, value)   of uint32_t or uint64_t, in either memory
 //   Mma(c, a, b)                c += a b on tensor cores (fragments.h); the
 //                               whole warp calls
 //   LoadStream(address)         16 bytes that are read once
