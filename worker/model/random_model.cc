@@ -44,6 +44,8 @@ struct Shape {
 
 constexpr Shape kShapes[] = {
     {"tiny", 64, 172, 2, 4, 2, 16, 512, 1e4, 0, 512, true},
+    // As many key-value heads as there can be ranks.
+    {"tiny-wide", 128, 344, 2, 16, 8, 16, 512, 1e4, 0, 512, true},
     // About 48 million parameters: streams that last, in little memory.
     {"small", 512, 1536, 14, 8, 4, 64, 8192, 1e4, 0, 2048, true},
     {"tinyllama", 2048, 5632, 22, 32, 4, 64, 32000, 1e4, 0, 2048, false},

@@ -27,7 +27,7 @@ struct RandomModelOptions {
   uint64_t max_file_bytes = 4'000'000'000;  // more: several files and an index
 };
 
-// "tiny", "small", "tinyllama", "llama-3.2-1b", "llama-2-7b", ...
+// "tiny", "tiny-wide", "small", "tinyllama", "llama-3.2-1b", "llama-2-7b", ...
 std::vector<std::string_view> RandomModelShapes();
 
 // config.json of a shape. kInvalidField for an unknown one.

@@ -1,5 +1,6 @@
 #include "worker/ops/backend.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/status/status_macros.h"
@@ -13,6 +14,18 @@ struct HostArena final : Arena {
 };
 
 }  // namespace
+
+std::array<int64_t, kSegments + 1> OwnedBorders(const OwnedSegments& owned,
+                                                int64_t cols, int64_t unit) {
+  if (owned.whole_cols == 0) return SegmentBorders(cols, unit);
+  const auto whole = SegmentBorders(owned.whole_cols, unit);
+  std::array<int64_t, kSegments + 1> borders;
+  for (int s = 0; s <= kSegments; ++s) {
+    const int last = owned.first + std::min(s, owned.count);
+    borders[s] = whole[last] - whole[owned.first];
+  }
+  return borders;
+}
 
 absl::StatusOr<std::unique_ptr<Arena>> Backend::AllocateArena(size_t bytes) {
   auto arena = std::make_unique<HostArena>();

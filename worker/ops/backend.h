@@ -3,6 +3,7 @@
 #ifndef CARAVAN_WORKER_OPS_BACKEND_H_
 #define CARAVAN_WORKER_OPS_BACKEND_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,10 +29,26 @@ enum class PackKind {
   kHead,           // output head; K in one segment
 };
 
+// Which of the 8 segments of K a matrix has: those of a rank, which are
+// neighbours. All of them where `whole_cols` is 0.
+struct OwnedSegments {
+  int first = 0;
+  int count = kSegments;
+  int64_t whole_cols = 0;  // K of all of them
+
+  bool operator==(const OwnedSegments&) const = default;
+};
+
 struct PackSpec {
   PackKind kind = PackKind::kQkv;
-  int64_t unit = 32;  // of segments: head size, or 32
+  int64_t unit = 32;         // of segments: head size, or 32
+  OwnedSegments owned = {};  // of a kind that has segments
 };
+
+// SegmentBorders() of the owned segments, the first at 0; those that are not
+// owned are empty, and behind.
+std::array<int64_t, kSegments + 1> OwnedBorders(const OwnedSegments& owned,
+                                                int64_t cols, int64_t unit);
 
 struct KvSpec {
   int32_t layers = 0;

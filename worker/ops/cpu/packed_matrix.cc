@@ -225,7 +225,8 @@ void SetSegments(const PackSpec& spec, CpuMatrix::Layout& layout) {
                         : layout.four_bit() ? kFourBitBlock
                                             : 1;
   layout.segments = kSegments;
-  layout.borders = SegmentBorders(layout.cols, std::lcm(spec.unit, group));
+  layout.borders =
+      OwnedBorders(spec.owned, layout.cols, std::lcm(spec.unit, group));
 }
 
 CpuMatrix::Layout LayoutOf(std::span<const RawMatrix> parts,

@@ -85,17 +85,18 @@ class DefaultFloatingPoint {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ThreadTeam>> ThreadTeam::Create(int threads,
-                                                               bool pin) {
+                                                               bool pin,
+                                                               bool lead) {
   if (threads < 1 || threads > kMaxThreads) {
     return FieldError("threads", StrCat("in [1, ", kMaxThreads, "]"),
                       StrCat(threads));
   }
-  return std::unique_ptr<ThreadTeam>(new ThreadTeam(threads, pin));
+  return std::unique_ptr<ThreadTeam>(new ThreadTeam(threads, pin, lead));
 }
 
-ThreadTeam::ThreadTeam(int threads, bool pin)
-    : size_(threads), spin_budget_(kMaxSpins) {
-  process_members.fetch_add(size_, std::memory_order_relaxed);
+ThreadTeam::ThreadTeam(int threads, bool pin, bool lead)
+    : size_(threads), counted_(lead ? 0 : threads), spin_budget_(kMaxSpins) {
+  process_members.fetch_add(counted_, std::memory_order_relaxed);
   members_.reserve(size_ - 1);
   for (int member = 1; member < size_; ++member) {
     members_.emplace_back([this, member, pin] {
@@ -110,7 +111,7 @@ ThreadTeam::~ThreadTeam() {
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   members_.clear();  // joins
-  process_members.fetch_sub(size_, std::memory_order_relaxed);
+  process_members.fetch_sub(counted_, std::memory_order_relaxed);
 }
 
 void ThreadTeam::RunErased(Function function, const void* body) {

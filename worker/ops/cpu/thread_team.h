@@ -29,10 +29,12 @@ inline constexpr int kMaxThreads = 256;
 class ThreadTeam {
  public:
   // `threads` in [1, kMaxThreads], the caller included. `pin` binds members 1
-  // and up to a core each, in the order of the process's affinity mask.
-  // Errors: kInvalidField.
+  // and up to a core each, in the order of the process's affinity mask. Members
+  // that `lead` are the callers of teams of their own, which count them among
+  // the process's. Errors: kInvalidField.
   static absl::StatusOr<std::unique_ptr<ThreadTeam>> Create(int threads,
-                                                            bool pin);
+                                                            bool pin,
+                                                            bool lead = false);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
@@ -62,7 +64,7 @@ class ThreadTeam {
  private:
   using Function = void (*)(const void* body, int member);
 
-  ThreadTeam(int threads, bool pin);
+  ThreadTeam(int threads, bool pin, bool lead);
   void RunErased(Function function, const void* body);
   void Loop(int member);
   // Waits until `value` differs from `old`.
@@ -73,6 +75,7 @@ class ThreadTeam {
   int32_t SpinLimit() const;
 
   const int size_;
+  const int counted_;  // members, among the process's
   // What runs; written by the caller before `epoch_` moves on.
   Function function_ = nullptr;
   const void* body_ = nullptr;

@@ -206,6 +206,9 @@ absl::StatusOr<std::unique_ptr<Arena>> CudaBackend::AllocateArena(
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::Pack(
     std::span<const RawMatrix> parts, const PackSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
+  if (spec.owned != OwnedSegments()) {
+    return UnsupportedError("--ranks", "cuda packs all segments of a matrix");
+  }
   return PackMatrix(parts, spec, tensor_cores(), options_.staging_bytes,
                     staging_, device_.get());
 }

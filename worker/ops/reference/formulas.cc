@@ -94,8 +94,7 @@ void MatMul(std::span<const float> x, View<const float> w, std::span<float> y) {
 }
 
 void MatMulSegmented(std::span<const float> x, View<const float> w,
-                     int64_t unit, std::span<float> y) {
-  const auto borders = SegmentBorders(w.cols, unit);
+                     const Borders& borders, std::span<float> y) {
   std::array<std::vector<float>, kSegments> s;
   for (int i = 0; i < kSegments; ++i) {
     s[i].resize(w.rows);
@@ -140,9 +139,8 @@ void MatMulBf16(std::span<const float> x, View<const float> w,
 }
 
 void MatMulSegmentedBf16(std::span<const float> x, View<const float> w,
-                         int64_t unit, std::span<float> y) {
+                         const Borders& borders, std::span<float> y) {
   const std::vector<float> rounded = RoundToBf16(x);
-  const auto borders = SegmentBorders(w.cols, unit);
   for (int64_t r = 0; r < w.rows; ++r) {
     std::array<float, kSegments> s;
     for (int i = 0; i < kSegments; ++i) {

@@ -5,9 +5,11 @@
 #ifndef CARAVAN_WORKER_OPS_REFERENCE_FORMULAS_H_
 #define CARAVAN_WORKER_OPS_REFERENCE_FORMULAS_H_
 
+#include <array>
 #include <cstdint>
 #include <span>
 
+#include "worker/ops/ops.h"
 #include "worker/tensor/view.h"
 
 namespace caravan::worker::reference {
@@ -19,15 +21,18 @@ void RmsNorm(std::span<const float> x, std::span<const float> weight,
 // y[r] = the chain over all k of x[k] * w(r, k).
 void MatMul(std::span<const float> x, View<const float> w, std::span<float> y);
 
-// y[r] = Tree8 of the chains of the 8 segments on borders of `unit`.
+// Where each of the 8 segments begins, and the end of the last.
+using Borders = std::array<int64_t, kSegments + 1>;
+
+// y[r] = Tree8 of the chains of the 8 segments.
 void MatMulSegmented(std::span<const float> x, View<const float> w,
-                     int64_t unit, std::span<float> y);
+                     const Borders& borders, std::span<float> y);
 
 // The same of bf16 weights and x rounded to bf16: BfChain of ops.h.
 void MatMulBf16(std::span<const float> x, View<const float> w,
                 std::span<float> y);
 void MatMulSegmentedBf16(std::span<const float> x, View<const float> w,
-                         int64_t unit, std::span<float> y);
+                         const Borders& borders, std::span<float> y);
 
 // y[i] += b[i]; nothing where b is empty.
 void AddBias(std::span<const float> bias, std::span<float> y);

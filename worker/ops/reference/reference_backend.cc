@@ -114,8 +114,8 @@ void MultiplyBlocks(std::span<const float> x,
   const bool four_bit = quant::FourBitTable(rows.type) != nullptr;
   std::array<int64_t, kSegments + 1> borders = {0, w.cols};
   if (segmented) {
-    borders = SegmentBorders(
-        w.cols,
+    borders = OwnedBorders(
+        w.spec.owned, w.cols,
         std::lcm(w.spec.unit, four_bit ? kFourBitBlock : kGroupElements));
   }
   const int segments = segmented ? kSegments : 1;
@@ -138,7 +138,7 @@ void Multiply(std::span<const float> x, const ReferenceMatrix& w,
   if (block_rows < w.rows) {
     if (IsSegmented(w.spec.kind)) {
       (w.rounds ? reference::MatMulSegmentedBf16 : reference::MatMulSegmented)(
-          x, w.view(), w.spec.unit, y);
+          x, w.view(), OwnedBorders(w.spec.owned, w.cols, w.spec.unit), y);
     } else {
       (w.rounds ? reference::MatMulBf16 : reference::MatMul)(x, w.view(), y);
     }

@@ -61,7 +61,7 @@ TEST(FormulasTest, SegmentedProductIsTheTreeOfTheSegmentsChains) {
     }
   }
   std::vector<float> y(1);
-  MatMulSegmented(x, View<const float>(w.data(), 1, k), 32, y);
+  MatMulSegmented(x, View<const float>(w.data(), 1, k), borders, y);
   EXPECT_EQ(y[0],
             ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])));
 }

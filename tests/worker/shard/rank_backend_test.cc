@@ -1,0 +1,230 @@
+#include "worker/shard/rank_backend.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/reference_data.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/worker/ops/op_trial.h"
+#include "tests/worker/shard/two_sequences.h"
+#include "worker/model/memory_plan.h"
+#include "worker/model/model_loader.h"
+#include "worker/model/random_model.h"
+#include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/reference/reference_backend.h"
+#include "worker/shard/shard_runner.h"
+
+namespace caravan::worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+RankOptions Options(int ranks, const NumericsOptions& numerics) {
+  RankOptions options;
+  options.ranks = ranks;
+  options.threads = ranks;
+  options.numerics = numerics;
+  options.nodes = {AllowedCores()};
+  options.make_rank = [numerics](int threads, bool pin) {
+    return MakeCpuBackend(
+        {.numerics = numerics, .threads = threads, .pin = pin});
+  };
+  return options;
+}
+
+std::unique_ptr<RankBackend> MakeRanks(const RankOptions& options) {
+  auto backend = RankBackend::Create(options);
+  EXPECT_OK(backend);
+  return *std::move(backend);
+}
+
+std::unique_ptr<Backend> MakeWhole(const NumericsOptions& numerics) {
+  auto backend = MakeCpuBackend({.numerics = numerics, .threads = 1});
+  EXPECT_OK(backend);
+  return *std::move(backend);
+}
+
+// All phases of a layer with eight key-value heads.
+testing::TrialShape EightHeads(WeightType weights) {
+  testing::TrialShape shape;
+  shape.name = std::string(Name(weights));
+  shape.hidden = 256;
+  shape.heads = 16;
+  shape.kv_heads = 8;
+  shape.head_dim = InfoOf(weights).elements > 32 ? 128 : 32;
+  shape.feed_forward = 2048;
+  shape.vocabulary = 300;
+  shape.weights = weights;
+  return shape;
+}
+
+struct Class {
+  WeightType weights;
+  NumericsOptions numerics;
+};
+
+class RankBackendTest : public ::testing::TestWithParam<Class> {
+ protected:
+  void ExpectEqualBits(testing::TrialShape shape,
+                       std::initializer_list<int> counts) {
+    const NumericsOptions numerics = GetParam().numerics;
+    const std::vector<testing::TrialSequence> step = {
+        {.past = 20, .tokens = 1},
+        {.past = 0, .tokens = 9},
+        {.past = 270, .tokens = 1}};
+    for (const bool bias : {false, true}) {
+      shape.bias = bias;
+      const auto whole = MakeWhole(numerics);
+      const testing::TrialResult expected =
+          testing::OpTrial(*whole, shape).Run(step);
+      for (const int count : counts) {
+        const auto ranks = MakeRanks(Options(count, numerics));
+        const testing::TrialResult result =
+            testing::OpTrial(*ranks, shape).Run(step);
+        for (const auto& [phase, bits] : expected) {
+          EXPECT_EQ(result.at(phase), bits) << phase << " of " << count;
+        }
+      }
+    }
+  }
+};
+
+TEST_P(RankBackendTest, EveryPhaseHasTheBitsOfOneRank) {
+  ExpectEqualBits(EightHeads(GetParam().weights), {2, 4, 8});
+}
+
+TEST_P(RankBackendTest, UnevenSegmentsPartOnTheirOwnBorders) {
+  if (!IsPlain(GetParam().weights)) GTEST_SKIP() << "a shape of odd sizes";
+  testing::TrialShape shape = EightHeads(GetParam().weights);
+  shape.heads = 12;
+  shape.kv_heads = 4;
+  shape.head_dim = 10;
+  shape.feed_forward = 421;
+  shape.hidden = 77;
+  ExpectEqualBits(shape, {2, 4});
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Classes, RankBackendTest,
+    ::testing::Values(
+        Class{WeightType::kFp32, {}},
+        Class{WeightType::kBf16, {ActivationType::kFp32, DType::kFp32}},
+        Class{WeightType::kBf16, {ActivationType::kBf16, DType::kBf16}},
+        Class{WeightType::kQ8_0, {ActivationType::kInt8, DType::kBf16}},
+        Class{WeightType::kNf4, {ActivationType::kFp32, DType::kBf16}},
+        Class{WeightType::kQ4_K, {ActivationType::kInt8, DType::kFp16}}),
+    [](const auto& info) {
+      return std::string(Name(info.param.weights)) + "_" +
+             std::string(Name(info.param.numerics.activations));
+    });
+
+TEST(RanksTest, ReferenceBackendsMakeRanksToo) {
+  RankOptions options = Options(4, {});
+  options.make_rank = [](int, bool) {
+    return MakeReferenceBackend(NumericsOptions());
+  };
+  testing::TrialShape shape = EightHeads(WeightType::kFp32);
+  shape.feed_forward = 301;
+  const std::vector<testing::TrialSequence> step = {{.past = 3, .tokens = 2}};
+  const auto ranks = MakeRanks(options);
+  const auto whole = MakeWhole({});
+  EXPECT_EQ(testing::OpTrial(*ranks, shape).Run(step),
+            testing::OpTrial(*whole, shape).Run(step));
+}
+
+// Tokens, logprobs and prompt scores of a model directory.
+class RankedModelTest : public ::testing::Test {
+ protected:
+  static std::vector<ScoredToken> Run(const std::string& directory,
+                                      Backend* backend) {
+    auto model = LoadModel(directory, ModelOptions(), backend);
+    EXPECT_OK(model);
+    auto runner = ShardRunner::Create(model->get(), backend,
+                                      {.block_count = 8,
+                                       .max_step_tokens = 64,
+                                       .max_logits_rows = 16,
+                                       .max_in_flight = 2});
+    EXPECT_OK(runner);
+    const MemoryPlan plan =
+        MakeMemoryPlan((*model)->description.config,
+                       PlannedDType((*model)->description.config), *backend,
+                       {.max_step_tokens = 64, .max_logits_rows = 16});
+    EXPECT_EQ((*model)->weights.bytes, plan.weight_bytes);
+    EXPECT_EQ((*runner)->kv_bytes(),
+              backend->KvBytes(KvSpecOf((*model)->description.config, 8)));
+    EXPECT_EQ(backend->scratch_bytes(), plan.scratch_bytes);
+    return RunTwoSequences(**runner, (*model)->description.config.vocab_size,
+                           /*new_tokens=*/12);
+  }
+
+  static void ExpectSame(const std::vector<ScoredToken>& a,
+                         const std::vector<ScoredToken>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(SameBits(a[i], b[i]));
+  }
+};
+
+TEST_F(RankedModelTest, OneTwoFourAndEightRanksGiveEqualBits) {
+  const caravan::testing::TemporaryDirectory directory;
+  RandomModelOptions options;
+  options.shape = "tiny-wide";
+  options.dtype = DType::kFp32;
+  ASSERT_OK(WriteRandomModel(directory.path(), options));
+  const auto whole = MakeWhole({});
+  const std::vector<ScoredToken> expected = Run(directory.path(), whole.get());
+  for (const int count : {2, 4, 8}) {
+    RankOptions rank_options = Options(count, {});
+    rank_options.threads = count + 1;  // one rank has two
+    const auto ranks = MakeRanks(rank_options);
+    EXPECT_EQ(ranks->NumericsClass(DType::kFp32),
+              whole->NumericsClass(DType::kFp32));
+    ExpectSame(Run(directory.path(), ranks.get()), expected);
+  }
+}
+
+TEST_F(RankedModelTest, TiedTableIsLookedUpWhereItsRowsAre) {
+  const std::string directory =
+      caravan::testing::RepositoryPath("tests/data/tiny/tied");
+  const auto whole = MakeWhole({});
+  const auto ranks = MakeRanks(Options(2, {}));
+  ExpectSame(Run(directory, ranks.get()), Run(directory, whole.get()));
+}
+
+ModelConfig Llama(int32_t heads, int32_t kv_heads, int32_t feed_forward) {
+  ModelConfig config;
+  config.heads = heads;
+  config.kv_heads = kv_heads;
+  config.head_dim = 64;
+  config.intermediate_size = feed_forward;
+  return config;
+}
+
+TEST(CheckRanksTest, SplitsThatNoBorderAllowsAreRefusedByName) {
+  const ModelConfig config = Llama(32, 4, 5632);
+  EXPECT_OK(CheckRanks(config, WeightType::kBf16, 4));
+  EXPECT_THAT(
+      CheckRanks(config, WeightType::kBf16, 3),
+      caravan::testing::HasReason(Reason::kInvalidField,
+                                  HasSubstr("--ranks must be 1, 2, 4 or 8")));
+  EXPECT_THAT(CheckRanks(config, WeightType::kBf16, 8),
+              caravan::testing::HasReason(
+                  Reason::kInvalidField,
+                  HasSubstr("a divisor of num_key_value_heads = 4")));
+  EXPECT_OK(CheckRanks(config, WeightType::kQ4_K, 2));
+  EXPECT_THAT(CheckRanks(config, WeightType::kQ4_K, 4),
+              caravan::testing::HasReason(Reason::kInvalidField,
+                                          HasSubstr("5632 columns of q4_k")));
+}
+
+TEST(CheckRanksTest, BackendNeedsAThreadForEachRank) {
+  RankOptions options = Options(4, {});
+  options.threads = 3;
+  EXPECT_THAT(
+      RankBackend::Create(options),
+      caravan::testing::HasReason(Reason::kInvalidField,
+                                  HasSubstr("--threads must be at least")));
+}
+
+}  // namespace
+}  // namespace caravan::worker

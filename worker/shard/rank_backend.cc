@@ -1,0 +1,540 @@
+#include "worker/shard/rank_backend.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "common/status/errors.h"
+#include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/ops/check.h"
+#include "worker/quant/four_bit_product.h"
+
+namespace caravan::worker {
+namespace {
+
+constexpr int64_t kGroupUnit = 32;  // of the down projection's segments
+constexpr int64_t kHeadRows = 16;   // of the output head that stay together
+
+// Where each rank's part begins, and the end of the last.
+using RankBorders = std::vector<int64_t>;
+
+// A matrix in slices; a rank without rows has none.
+struct RankMatrix final : PackedMatrix {
+  std::vector<std::unique_ptr<PackedMatrix>> slices;
+  RankBorders borders;  // of columns where they are shared out, else of rows
+  bool flushes = false;
+
+  int64_t begin(int rank) const { return borders[static_cast<size_t>(rank)]; }
+  int64_t count(int rank) const { return begin(rank + 1) - begin(rank); }
+  const PackedMatrix* slice(int rank) const {
+    return slices[static_cast<size_t>(rank)].get();
+  }
+};
+
+struct RankKv final : KvStorage {
+  std::vector<std::unique_ptr<KvStorage>> parts;
+  KvStorage* part(int rank) const {
+    return parts[static_cast<size_t>(rank)].get();
+  }
+};
+
+const RankMatrix& Own(const PackedMatrix* matrix) {
+  return static_cast<const RankMatrix&>(*matrix);
+}
+const RankKv& Own(const KvStorage* kv) {
+  return static_cast<const RankKv&>(*kv);
+}
+
+bool SharesColumns(PackKind kind) {
+  return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
+}
+
+// Borders of segments at which ranks part.
+RankBorders SegmentsOfRanks(int64_t k, int64_t unit, int ranks) {
+  const auto segments = SegmentBorders(k, unit);
+  RankBorders borders;
+  for (int rank = 0; rank <= ranks; ++rank) {
+    borders.push_back(segments[static_cast<size_t>(kSegments * rank / ranks)]);
+  }
+  return borders;
+}
+
+RankBorders EvenBorders(int64_t count, int64_t unit, int ranks) {
+  const int64_t units = (count + unit - 1) / unit;
+  RankBorders borders;
+  for (int rank = 0; rank <= ranks; ++rank) {
+    borders.push_back(std::min(count, rank * units / ranks * unit));
+  }
+  return borders;
+}
+
+RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
+                      int ranks) {
+  switch (spec.kind) {
+    case PackKind::kHeadSegments:
+    case PackKind::kGroupSegments:
+      return SegmentsOfRanks(parts[0].cols, spec.unit, ranks);
+    case PackKind::kGateUp:
+      return SegmentsOfRanks(parts[0].rows, spec.unit, ranks);
+    case PackKind::kHead:
+      return EvenBorders(parts[0].rows, kHeadRows, ranks);
+    case PackKind::kQkv:
+      return EvenBorders(parts[0].rows, spec.unit, ranks);
+    case PackKind::kEmbedding:
+      break;
+  }
+  RankBorders first_has_all(static_cast<size_t>(ranks) + 1, parts[0].rows);
+  first_has_all[0] = 0;
+  return first_has_all;
+}
+
+// What one rank packs.
+struct Slice {
+  std::vector<RawMatrix> parts;
+  PackSpec spec;
+};
+
+Slice SliceOf(std::span<const RawMatrix> parts, const PackSpec& spec, int ranks,
+              int rank) {
+  const RankBorders borders = BordersOf(parts, spec, ranks);
+  const int64_t begin = borders[static_cast<size_t>(rank)];
+  const int64_t count = borders[static_cast<size_t>(rank) + 1] - begin;
+  Slice slice = {{}, spec};
+  if (SharesColumns(spec.kind)) {
+    const int each = kSegments / ranks;
+    slice.spec.owned = {rank * each, each, parts[0].cols};
+  }
+  for (const RawMatrix& part : parts) {
+    if (SharesColumns(spec.kind)) {
+      slice.parts.push_back(part.Columns(begin, count));
+    } else if (spec.kind == PackKind::kQkv) {
+      slice.parts.push_back(
+          part.Rows(rank * (part.rows / ranks), part.rows / ranks));
+    } else {
+      slice.parts.push_back(part.Rows(begin, count));
+    }
+  }
+  return slice;
+}
+
+absl::Status Refuse(std::string_view limit, int ranks) {
+  return FieldError("--ranks", limit, StrCat(ranks));
+}
+
+// Whether ranks begin where segments of `unit` do, on whole blocks of `type`.
+absl::Status CheckColumns(int64_t cols, int64_t unit, WeightType type,
+                          bool int8, int ranks) {
+  const RankBorders borders = SegmentsOfRanks(cols, unit, ranks);
+  const int64_t block = InfoOf(type).elements;
+  const int64_t group = quant::FourBitTable(type) != nullptr ? block
+                        : int8 && block > 1                  ? kGroupUnit
+                                                             : 1;
+  const RankBorders grouped =
+      SegmentsOfRanks(cols, std::lcm(unit, group), ranks);
+  for (size_t i = 0; i + 1 < borders.size(); ++i) {
+    if (borders[i] == borders[i + 1] || borders[i] != grouped[i] ||
+        borders[i] % block != 0) {
+      return Refuse(StrCat("such that ", cols, " columns of ", Name(type),
+                           " in blocks of ", block,
+                           " part on a border of segments (", borders[i], ")"),
+                    ranks);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlices(std::span<const RawMatrix> parts, const PackSpec& spec,
+                         bool int8, int ranks) {
+  for (const RawMatrix& part : parts) {
+    if (SharesColumns(spec.kind)) {
+      CARAVAN_RETURN_IF_ERROR(
+          CheckColumns(part.cols, spec.unit, part.type, int8, ranks));
+    } else if (spec.kind == PackKind::kQkv &&
+               part.rows % (spec.unit * ranks) != 0) {
+      return Refuse(StrCat("a divisor of ", part.rows / spec.unit, " heads"),
+                    ranks);
+    }
+  }
+  if (spec.kind != PackKind::kGateUp) return absl::OkStatus();
+  return CheckColumns(parts[0].rows, spec.unit, WeightType::kFp32,
+                      /*int8=*/false, ranks);
+}
+
+absl::Status CheckCount(int ranks) {
+  if (ranks >= 1 && ranks <= kSegments && kSegments % ranks == 0) {
+    return absl::OkStatus();
+  }
+  return Refuse("1, 2, 4 or 8", ranks);
+}
+
+int ThreadsOf(const RankOptions& options, int rank) {
+  return (rank + 1) * options.threads / options.ranks -
+         rank * options.threads / options.ranks;
+}
+
+// Where the thread that leads each rank computes: the first of its cores where
+// the others are bound to the rest.
+std::vector<Cores> CoresOfLeads(const RankOptions& options) {
+  std::vector<Cores> all =
+      CoresOfRanks(options.nodes, options.ranks, options.pin);
+  for (Cores& cores : all) {
+    if (options.pin && !cores.empty()) cores = {cores[0]};
+  }
+  return all;
+}
+
+// Part `rank` of `values`.
+template <typename T>
+std::span<T> ShareOf(std::span<T> values, int rank, int ranks) {
+  const size_t begin =
+      values.size() * static_cast<size_t>(rank) / static_cast<size_t>(ranks);
+  const size_t end = values.size() * (static_cast<size_t>(rank) + 1) /
+                     static_cast<size_t>(ranks);
+  return values.subspan(begin, end - begin);
+}
+
+// Columns of heads, of all of which there are `heads`.
+template <typename T>
+View<T> OwnHeads(const View<T>& view, int rank, int ranks) {
+  return view.Columns(rank * (view.cols / ranks), view.cols / ranks);
+}
+
+}  // namespace
+
+absl::Status CheckRanks(const ModelConfig& config, WeightTypes weights,
+                        int ranks) {
+  CARAVAN_RETURN_IF_ERROR(CheckCount(ranks));
+  if (config.kv_heads % ranks != 0) {
+    return Refuse(
+        StrCat("a divisor of num_key_value_heads = ", config.kv_heads), ranks);
+  }
+  absl::Status status;
+  weights.ForEach([&](WeightType type) {
+    status.Update(CheckColumns(int64_t{config.heads} * config.head_dim,
+                               config.head_dim, type, /*int8=*/true, ranks));
+    status.Update(CheckColumns(config.intermediate_size, kGroupUnit, type,
+                               /*int8=*/true, ranks));
+  });
+  return status;
+}
+
+absl::StatusOr<std::unique_ptr<RankBackend>> RankBackend::Create(
+    const RankOptions& options) {
+  CARAVAN_RETURN_IF_ERROR(CheckCount(options.ranks));
+  if (options.threads < options.ranks) {
+    return FieldError("--threads", StrCat("at least --ranks ", options.ranks),
+                      StrCat(options.threads));
+  }
+  CARAVAN_ASSIGN_OR_RETURN(
+      std::unique_ptr<cpu::ThreadTeam> team,
+      cpu::ThreadTeam::Create(options.ranks, /*pin=*/false, /*lead=*/true));
+  const std::vector<Cores> cores =
+      CoresOfRanks(options.nodes, options.ranks, options.pin);
+  std::vector<std::unique_ptr<Backend>> ranks;
+  for (int rank = 0; rank < options.ranks; ++rank) {
+    absl::StatusOr<std::unique_ptr<Backend>> made;
+    // A thread of its own, whose cores those that the backend starts inherit.
+    std::jthread([&] {
+      BindThread(cores[static_cast<size_t>(rank)]);
+      made = options.make_rank(ThreadsOf(options, rank), options.pin);
+    }).join();
+    CARAVAN_RETURN_IF_ERROR(made.status());
+    ranks.push_back(*std::move(made));
+  }
+  return std::unique_ptr<RankBackend>(
+      new RankBackend(options, std::move(team), std::move(ranks)));
+}
+
+RankBackend::RankBackend(const RankOptions& options,
+                         std::unique_ptr<cpu::ThreadTeam> team,
+                         std::vector<std::unique_ptr<Backend>> ranks)
+    : numerics_(options.numerics),
+      cores_(CoresOfLeads(options)),
+      team_(std::move(team)),
+      ranks_(std::move(ranks)),
+      collective_(team_.get()),
+      qkv_bias_(ranks_.size()),
+      statuses_(ranks_.size()) {
+  // The caller's thread is bound where its steps begin.
+  team_->Run([this](int rank) {
+    if (rank > 0) BindThread(cores_[static_cast<size_t>(rank)]);
+  });
+}
+
+template <typename Body>
+absl::Status RankBackend::OnRanks(const Body& body) {
+  team_->Run(
+      [&](int rank) { statuses_[static_cast<size_t>(rank)] = body(rank); });
+  for (const absl::Status& status : statuses_) {
+    CARAVAN_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+std::string RankBackend::NumericsClass(WeightTypes weights) const {
+  return ranks_[0]->NumericsClass(weights);
+}
+
+size_t RankBackend::PackedBytes(std::span<const RawMatrix> parts,
+                                const PackSpec& spec) const {
+  size_t bytes = 0;
+  for (int rank = 0; rank < team_->size(); ++rank) {
+    const Slice slice = SliceOf(parts, spec, team_->size(), rank);
+    if (slice.parts[0].rows == 0) continue;
+    bytes +=
+        ranks_[static_cast<size_t>(rank)]->PackedBytes(slice.parts, slice.spec);
+  }
+  return bytes;
+}
+
+KvSpec RankBackend::OwnKv(const KvSpec& spec) const {
+  KvSpec own = spec;
+  own.kv_heads = spec.kv_heads / team_->size();
+  return own;
+}
+
+size_t RankBackend::KvBytes(const KvSpec& spec) const {
+  return ranks_.size() * ranks_[0]->KvBytes(OwnKv(spec));
+}
+
+ScratchSpec RankBackend::OwnScratch(const ScratchSpec& spec) const {
+  ScratchSpec own = spec;
+  own.qkv_rows = spec.qkv_rows / team_->size();
+  own.heads = spec.heads / team_->size();
+  return own;
+}
+
+size_t RankBackend::ScratchBytes(const ScratchSpec& spec) const {
+  size_t bytes = Buffer::AllocatedBytes(
+      ranks_.size() * static_cast<size_t>(spec.max_tokens * spec.hidden) *
+      sizeof(float));
+  for (const auto& rank : ranks_) bytes += rank->ScratchBytes(OwnScratch(spec));
+  return bytes;
+}
+
+absl::Status RankBackend::ReserveScratch(const ScratchSpec& spec) {
+  CARAVAN_RETURN_IF_ERROR(ReservePartials(spec.max_tokens, spec.hidden));
+  return OnRanks([&](int rank) {
+    return this->rank(rank).ReserveScratch(OwnScratch(spec));
+  });
+}
+
+size_t RankBackend::scratch_bytes() const {
+  size_t bytes = Buffer::AllocatedBytes(partials_.size());
+  for (const auto& rank : ranks_) bytes += rank->scratch_bytes();
+  return bytes;
+}
+
+absl::Status RankBackend::ReservePartials(int64_t tokens, int64_t hidden) {
+  const size_t bytes =
+      ranks_.size() * static_cast<size_t>(tokens * hidden) * sizeof(float);
+  if (bytes <= partials_.size()) return absl::OkStatus();
+  partials_ = Buffer();  // first return the old memory
+  CARAVAN_ASSIGN_OR_RETURN(partials_, Buffer::Allocate(bytes));
+  return absl::OkStatus();
+}
+
+absl::Status RankBackend::Keep(std::span<const float> vector) {
+  for (const auto& rank : ranks_) CARAVAN_RETURN_IF_ERROR(rank->Keep(vector));
+  return absl::OkStatus();
+}
+
+absl::Status RankBackend::BeginStep(const StepInputs& inputs) {
+  // One thread begins all steps of a shard.
+  static thread_local const RankBackend* bound_for = nullptr;
+  if (std::exchange(bound_for, this) != this) BindThread(cores_[0]);
+  return OnRanks([&](int rank) { return this->rank(rank).BeginStep(inputs); });
+}
+
+void RankBackend::EndStep() {
+  for (const auto& rank : ranks_) rank->EndStep();
+}
+
+bool RankBackend::CanEmbedFromHead() const {
+  return ranks_[0]->CanEmbedFromHead();
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> RankBackend::Pack(
+    std::span<const RawMatrix> parts, const PackSpec& spec) {
+  CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
+  CARAVAN_RETURN_IF_ERROR(CheckSlices(
+      parts, spec, numerics_.activations == ActivationType::kInt8, ranks()));
+  auto matrix = std::make_unique<RankMatrix>();
+  matrix->borders = BordersOf(parts, spec, ranks());
+  matrix->slices.resize(ranks_.size());
+  matrix->cols = parts[0].cols;
+  matrix->flushes = numerics_.activations == ActivationType::kBf16;
+  for (const RawMatrix& part : parts) {
+    matrix->rows += part.rows;
+    matrix->flushes = matrix->flushes && part.type == WeightType::kBf16;
+  }
+  CARAVAN_RETURN_IF_ERROR(OnRanks([&](int rank) -> absl::Status {
+    const Slice slice = SliceOf(parts, spec, ranks(), rank);
+    if (slice.parts[0].rows == 0) return absl::OkStatus();
+    CARAVAN_ASSIGN_OR_RETURN(matrix->slices[static_cast<size_t>(rank)],
+                             this->rank(rank).Pack(slice.parts, slice.spec));
+    return absl::OkStatus();
+  }));
+  for (const auto& slice : matrix->slices) {
+    if (slice == nullptr) continue;
+    matrix->bytes += slice->bytes;
+    matrix->data_bytes += slice->data_bytes;
+  }
+  return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<KvStorage>> RankBackend::AllocateKv(
+    const KvSpec& spec) {
+  CARAVAN_RETURN_IF_ERROR(Check(spec));
+  if (spec.kv_heads % ranks() != 0) {
+    return Refuse(StrCat("a divisor of ", spec.kv_heads, " key-value heads"),
+                  ranks());
+  }
+  auto kv = std::make_unique<RankKv>();
+  kv->layers = spec.layers;
+  kv->block_count = spec.block_count;
+  kv->parts.resize(ranks_.size());
+  CARAVAN_RETURN_IF_ERROR(OnRanks([&](int rank) -> absl::Status {
+    CARAVAN_ASSIGN_OR_RETURN(kv->parts[static_cast<size_t>(rank)],
+                             this->rank(rank).AllocateKv(OwnKv(spec)));
+    return absl::OkStatus();
+  }));
+  for (const auto& part : kv->parts) kv->bytes += part->bytes;
+  return kv;
+}
+
+// Token after token, from the rank that has its row.
+absl::Status RankBackend::Embed(const EmbedArgs& args) {
+  const RankMatrix& table = Own(args.table);
+  for (size_t t = 0; t < args.ids.size(); ++t) {
+    const auto above = std::upper_bound(table.borders.begin(),
+                                        table.borders.end(), args.ids[t]);
+    const int owner = static_cast<int>(above - table.borders.begin()) - 1;
+    const int32_t row = args.ids[t] - static_cast<int32_t>(table.begin(owner));
+    CARAVAN_RETURN_IF_ERROR(
+        rank(owner).Embed({.ids = {&row, 1},
+                           .table = table.slice(owner),
+                           .x = args.x.Rows(static_cast<int64_t>(t), 1)}));
+  }
+  return absl::OkStatus();
+}
+
+std::span<const float> RankBackend::OwnQkvBias(
+    int rank, const NormQkvRopeStoreArgs& args) {
+  std::vector<float>& own = qkv_bias_[static_cast<size_t>(rank)];
+  own.clear();
+  if (args.bias.empty()) return own;
+  const size_t q = static_cast<size_t>(args.heads * args.head_dim);
+  const size_t kv = static_cast<size_t>(args.kv_heads * args.head_dim);
+  for (const auto part :
+       {args.bias.first(q), args.bias.subspan(q, kv), args.bias.last(kv)}) {
+    const auto share = ShareOf(part, rank, ranks());
+    own.insert(own.end(), share.begin(), share.end());
+  }
+  return own;
+}
+
+absl::Status RankBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
+  return OnRanks([&](int rank) {
+    NormQkvRopeStoreArgs own = args;
+    own.qkv = Own(args.qkv).slice(rank);
+    own.bias = OwnQkvBias(rank, args);
+    own.heads = args.heads / ranks();
+    own.kv_heads = args.kv_heads / ranks();
+    own.kv = Own(args.kv).part(rank);
+    own.q = OwnHeads(args.q, rank, ranks());
+    return this->rank(rank).NormQkvRopeStore(own);
+  });
+}
+
+absl::Status RankBackend::Attend(const AttendArgs& args) {
+  return OnRanks([&](int rank) {
+    AttendArgs own = args;
+    own.q = OwnHeads(args.q, rank, ranks());
+    own.heads = args.heads / ranks();
+    own.kv_heads = args.kv_heads / ranks();
+    own.kv = Own(args.kv).part(rank);
+    own.out = OwnHeads(args.out, rank, ranks());
+    return this->rank(rank).Attend(own);
+  });
+}
+
+// Each rank adds the products of its columns to zeros, and the sums of those
+// are added to x.
+absl::Status RankBackend::ProjectAdd(const ProjectAddArgs& args) {
+  const RankMatrix& w = Own(args.w);
+  const View<float> x = args.x;
+  CARAVAN_RETURN_IF_ERROR(ReservePartials(x.rows, x.cols));
+  return OnRanks([&](int rank) {
+    const View<float> partial(partials_.As<float>() + rank * x.rows * x.cols,
+                              x.rows, x.cols);
+    std::memset(partial.data, 0,
+                static_cast<size_t>(x.rows * x.cols) * sizeof(float));
+    absl::Status status = this->rank(rank).ProjectAdd(
+        {.a = args.a.Columns(w.begin(rank), w.count(rank)),
+         .w = w.slice(rank),
+         .bias = {},
+         .x = partial});
+    status.Update(collective_.AllReduceAdd(
+        rank,
+        {.partial = partial, .bias = args.bias, .flush = w.flushes, .x = x}));
+    return status;
+  });
+}
+
+absl::Status RankBackend::DownAdd(const DownAddArgs& args) {
+  return ProjectAdd({.a = args.h, .w = args.w, .bias = args.bias, .x = args.x});
+}
+
+absl::Status RankBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
+  const RankMatrix& w = Own(args.gate_up);
+  return OnRanks([&](int rank) {
+    const int64_t begin = w.begin(rank);
+    const int64_t count = w.count(rank);
+    const auto own_bias = [&](std::span<const float> bias) {
+      return bias.empty() ? bias
+                          : bias.subspan(static_cast<size_t>(begin),
+                                         static_cast<size_t>(count));
+    };
+    NormGateUpSiluArgs own = args;
+    own.gate_up = w.slice(rank);
+    own.gate_bias = own_bias(args.gate_bias);
+    own.up_bias = own_bias(args.up_bias);
+    own.out = args.out.Columns(begin, count);
+    return this->rank(rank).NormGateUpSilu(own);
+  });
+}
+
+absl::Status RankBackend::NormHead(const NormHeadArgs& args) {
+  const RankMatrix& head = Own(args.head);
+  return OnRanks([&](int rank) {
+    if (head.count(rank) == 0) return absl::OkStatus();
+    NormHeadArgs own = args;
+    own.head = head.slice(rank);
+    own.logits = args.logits.Columns(head.begin(rank), head.count(rank));
+    return this->rank(rank).NormHead(own);
+  });
+}
+
+absl::Status RankBackend::Sample(const SampleArgs& args) {
+  return OnRanks([&](int rank) {
+    return this->rank(rank).Sample(
+        {.logits = args.logits,
+         .samples = ShareOf(args.samples, rank, ranks()),
+         .scores = ShareOf(args.scores, rank, ranks()),
+         .sampled = ShareOf(args.sampled, rank, ranks()),
+         .scored = ShareOf(args.scored, rank, ranks())});
+  });
+}
+
+absl::Status RankBackend::CopyBlocks(const CopyBlocksArgs& args) {
+  return OnRanks([&](int rank) {
+    return this->rank(rank).CopyBlocks({args.copies, Own(args.kv).part(rank)});
+  });
+}
+
+}  // namespace caravan::worker

@@ -1,0 +1,116 @@
+// A backend made of ranks: each phase of a stage is dealt out to backends of
+// their own, each with its threads, its slice of the weights and its heads of
+// the cache. To the forward page it is one backend like any other.
+//
+// Rank r of N has the key-value heads [r G/N, (r + 1) G/N) and their query
+// heads, the feed-forward columns and the segments [8 r/N, 8 (r + 1)/N) of
+// attention output and down projection, and rows of the output head. The sums
+// over segments are those of one rank (collective.h), so that the bits are,
+// but for the sign of a zero to which all segments of a rank underflow.
+#ifndef CARAVAN_WORKER_SHARD_RANK_BACKEND_H_
+#define CARAVAN_WORKER_SHARD_RANK_BACKEND_H_
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/model/config.h"
+#include "worker/ops/backend.h"
+#include "worker/ops/cpu/thread_team.h"
+#include "worker/shard/collective.h"
+#include "worker/shard/topology.h"
+#include "worker/tensor/buffer.h"
+#include "worker/tensor/weight_type.h"
+
+namespace caravan::worker {
+
+// Whether `ranks` can share the model out: 1, 2, 4 or 8, a divisor of its
+// key-value heads, and borders of segments that cut no block of its `weights`.
+// Errors: kInvalidField names --ranks, the limit and the value.
+absl::Status CheckRanks(const ModelConfig& config, WeightTypes weights,
+                        int ranks);
+
+struct RankOptions {
+  int ranks = 2;    // 2, 4 or 8
+  int threads = 2;  // of all ranks together; at least one each
+  bool pin = false;
+  // Of the backends that `make_rank` gives.
+  NumericsOptions numerics;
+  // The cores of each NUMA node.
+  std::vector<Cores> nodes;
+  // A backend over host memory for `threads` threads, the caller's included.
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>(int threads, bool pin)>
+      make_rank;
+};
+
+// Not thread-safe: one caller at a time, which is rank 0.
+class RankBackend final : public Backend {
+ public:
+  // Errors: kInvalidField (ranks, threads), and those of `make_rank`.
+  static absl::StatusOr<std::unique_ptr<RankBackend>> Create(
+      const RankOptions& options);
+
+  int ranks() const { return team_->size(); }
+  // One of the backends, for what is true of each, such as the self-test.
+  Backend& rank(int index) { return *ranks_[static_cast<size_t>(index)]; }
+
+  std::string NumericsClass(WeightTypes weights) const override;
+  size_t PackedBytes(std::span<const RawMatrix> parts,
+                     const PackSpec& spec) const override;
+  size_t KvBytes(const KvSpec& spec) const override;
+  size_t ScratchBytes(const ScratchSpec& spec) const override;
+  absl::Status ReserveScratch(const ScratchSpec& spec) override;
+  size_t scratch_bytes() const override;
+
+  absl::Status Keep(std::span<const float> vector) override;
+  absl::Status BeginStep(const StepInputs& inputs) override;
+  void EndStep() override;
+  bool CanEmbedFromHead() const override;
+
+  // kInvalidField where a matrix cannot be shared out.
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
+      std::span<const RawMatrix> parts, const PackSpec& spec) override;
+  absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
+      const KvSpec& spec) override;
+
+  absl::Status Embed(const EmbedArgs& args) override;
+  absl::Status NormQkvRopeStore(const NormQkvRopeStoreArgs& args) override;
+  absl::Status Attend(const AttendArgs& args) override;
+  absl::Status ProjectAdd(const ProjectAddArgs& args) override;
+  absl::Status NormGateUpSilu(const NormGateUpSiluArgs& args) override;
+  absl::Status DownAdd(const DownAddArgs& args) override;
+  absl::Status NormHead(const NormHeadArgs& args) override;
+  absl::Status Sample(const SampleArgs& args) override;
+  absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
+
+ private:
+  RankBackend(const RankOptions& options, std::unique_ptr<cpu::ThreadTeam> team,
+              std::vector<std::unique_ptr<Backend>> ranks);
+
+  // Calls body(rank) on every rank's thread; the first error of the lowest
+  // rank.
+  template <typename Body>
+  absl::Status OnRanks(const Body& body);
+  KvSpec OwnKv(const KvSpec& spec) const;
+  ScratchSpec OwnScratch(const ScratchSpec& spec) const;
+  absl::Status ReservePartials(int64_t tokens, int64_t hidden);
+  // The rank's heads of a bias of q, k and v.
+  std::span<const float> OwnQkvBias(int rank, const NormQkvRopeStoreArgs& args);
+
+  const NumericsOptions numerics_;
+  const std::vector<Cores> cores_;  // of each rank's lead
+  const std::unique_ptr<cpu::ThreadTeam> team_;
+  const std::vector<std::unique_ptr<Backend>> ranks_;
+  HostCollective collective_;
+  Buffer partials_;                           // (ranks, T, D)
+  std::vector<std::vector<float>> qkv_bias_;  // scratch of each rank
+  std::vector<absl::Status> statuses_;        // of each rank
+};
+
+}  // namespace caravan::worker
+
+#endif  // CARAVAN_WORKER_SHARD_RANK_BACKEND_H_
