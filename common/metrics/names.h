@@ -133,6 +133,8 @@ inline const MetricFamily kWorkerDroppedRows = {
 inline const MetricFamily kWorkerCopiedBlocks = {
     "caravan_worker_copied_blocks_total",
     "KV blocks copied for choices of one prompt."};
+inline const MetricFamily kWorkerRanks = {
+    "caravan_worker_ranks", "Tensor-parallel ranks that compute each step."};
 // Labels: state (leased, cached, free).
 inline const MetricFamily kWorkerKvBlocks = {"caravan_worker_kv_blocks",
                                              "KV blocks by state."};

@@ -1,6 +1,7 @@
 // caravan plan: what a model takes, before anything is taken.
 #include <unistd.h>
 
+#include <algorithm>
 #include <iomanip>
 #include <iostream>
 #include <limits>
@@ -18,6 +19,8 @@
 #include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/numerics.h"
 #include "worker/ops/reference/reference_backend.h"
+#include "worker/shard/rank_backend.h"
+#include "worker/shard/topology.h"
 
 namespace caravan::cli {
 namespace {
@@ -30,6 +33,8 @@ struct PlanOptions {
   std::vector<std::string> overrides;
   std::string weights = "keep";
   worker::MemoryPlanOptions memory;
+  int ranks = 1;
+  int32_t stages = 1;
   double memory_gib = 0;  // 0: this machine's
 };
 
@@ -47,6 +52,24 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
     return worker::MakeCudaPlanner(cuda);
   }
   return FieldError("--device", "auto, cpu, reference or cuda", device);
+}
+
+absl::StatusOr<std::unique_ptr<worker::Backend>> MakeRanks(
+    const PlanOptions& options, const worker::NumericsOptions& numerics) {
+  if (options.ranks == 1) return MakeBackend(options.device, numerics);
+  if (options.device == "cuda") {
+    return UnsupportedError(StrCat("--ranks=", options.ranks),
+                            "ranks compute on the processor's cores");
+  }
+  worker::RankOptions ranks;
+  ranks.ranks = options.ranks;
+  ranks.threads = options.ranks;
+  ranks.numerics = numerics;
+  ranks.nodes = {worker::AllowedCores()};
+  ranks.make_rank = [&](int, bool) {
+    return MakeBackend(options.device, numerics);
+  };
+  return worker::RankBackend::Create(ranks);
 }
 
 std::string Rounded(double value, const char* unit) {
@@ -90,8 +113,10 @@ void PrintBytes(const worker::MemoryPlan& plan) {
   std::cout << table.ToString();
 }
 
-void PrintFit(const PlanOptions& options, const worker::ModelDescription& model,
-              const worker::Backend& backend) {
+// Returns the blocks that fit.
+int32_t PrintFit(const PlanOptions& options,
+                 const worker::ModelDescription& model,
+                 const worker::Backend& backend) {
   const worker::MemoryPlan& plan = model.plan;
   const size_t memory =
       options.memory_gib > 0
@@ -109,6 +134,36 @@ void PrintFit(const PlanOptions& options, const worker::ModelDescription& model,
             << static_cast<int64_t>(blocks) * kBlockTokens /
                    std::max(1, model.config.context_length())
             << " full contexts of " << model.config.context_length() << ")\n";
+  return blocks;
+}
+
+// Returns the KV blocks that fit.
+absl::StatusOr<int32_t> PrintStage(const PlanOptions& options,
+                                   const worker::ModelOptions& model_options,
+                                   const worker::Backend& backend) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      const worker::ModelDescription model,
+      worker::DescribeModel(options.directory, model_options, backend));
+  CARAVAN_RETURN_IF_ERROR(
+      worker::CheckRanks(model.config, model.weight_types, options.ranks));
+  const worker::Stage& stage = model.config.stage;
+  if (!stage.whole()) {
+    const worker::LayerRange layers = model.config.stage_layers();
+    std::cout << (stage.first() ? "" : "\n") << "stage " << stage.index << "/"
+              << stage.count << ": layers [" << layers.begin << ", "
+              << layers.end << ")\n";
+  }
+  std::cout << model.directory << ": " << model.plan.parameters
+            << " parameters, " << model.config.layers << " layers, class "
+            << backend.NumericsClass(model.weight_types) << "\n";
+  PrintBytes(model.plan);
+  if (options.ranks > 1) {
+    std::cout << "Each of " << options.ranks << " ranks: "
+              << model.plan.kv_bytes_per_token /
+                     static_cast<size_t>(options.ranks)
+              << " bytes of KV per token\n";
+  }
+  return PrintFit(options, model, backend);
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
@@ -123,15 +178,18 @@ absl::Status RunPlan(const PlanOptions& options) {
       const worker::NumericsOptions numerics,
       worker::ParseNumerics(options.activations, options.kv, weights));
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<worker::Backend> backend,
-                           MakeBackend(options.device, numerics));
-  CARAVAN_ASSIGN_OR_RETURN(
-      const worker::ModelDescription model,
-      worker::DescribeModel(options.directory, model_options, *backend));
-  std::cout << model.directory << ": " << model.plan.parameters
-            << " parameters, " << model.config.layers << " layers, class "
-            << backend->NumericsClass(model.weight_types) << "\n";
-  PrintBytes(model.plan);
-  PrintFit(options, model, *backend);
+                           MakeRanks(options, numerics));
+  int32_t least = std::numeric_limits<int32_t>::max();
+  for (int32_t i = 0; i < options.stages; ++i) {
+    model_options.stage = {i, options.stages};
+    CARAVAN_ASSIGN_OR_RETURN(const int32_t blocks,
+                             PrintStage(options, model_options, *backend));
+    least = std::min(least, blocks);
+  }
+  if (options.stages > 1) {
+    std::cout << "\nThe replica has the blocks of the stage with the fewest: "
+              << least << "\n";
+  }
   return absl::OkStatus();
 }
 
@@ -152,6 +210,10 @@ Command AddPlan(CLI::App& root) {
   app->add_option("--max-step-tokens", options->memory.max_step_tokens,
                   "As the worker's flag")
       ->check(CLI::Range(1, 65536));
+  app->add_option("--ranks", options->ranks, "As the worker's flag");
+  app->add_option("--stages", options->stages,
+                  "Workers of a replica; each stage is planned")
+      ->check(CLI::Range(1, 1024));
   app->add_option("--memory-gib", options->memory_gib,
                   "Memory to fill (default: this machine's)")
       ->check(CLI::PositiveNumber);

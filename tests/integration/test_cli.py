@@ -43,6 +43,25 @@ def test_plan_is_what_the_worker_plans(suite):
     assert str(int(planned)) in row["weights"]
 
 
+def test_plan_of_stages_and_ranks_is_of_each_stage():
+    out = run_cli("plan", DEMO_MODEL, "--stages", 2, "--ranks", 4).stdout
+    assert "stage 0/2: layers [0, 3)" in out
+    assert "stage 1/2: layers [3, 5)" in out
+    assert "Each of 4 ranks" in out
+    least = min(int(line.split("GiB: ")[1].split()[0])
+                for line in out.splitlines() if line.startswith("In "))
+    assert out.splitlines()[-1].endswith(f"the fewest: {least}")
+
+
+@pytest.mark.parametrize("flags, limit", [
+    (["--ranks", 3], "--ranks must be 1, 2, 4 or 8; got 3"),
+    (["--ranks", 8], "a divisor of num_key_value_heads = 4; got 8"),
+    (["--stages", 6], "--stage")])
+def test_plan_names_the_split_that_it_refuses(flags, limit):
+    done = run_cli("plan", DEMO_MODEL, *flags, check=False)
+    assert done.returncode != 0 and limit in done.stderr
+
+
 def test_plan_refuses_what_is_no_model(tmp_path):
     done = run_cli("plan", tmp_path, check=False)
     assert done.returncode != 0 and "config.json" in done.stderr

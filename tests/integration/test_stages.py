@@ -80,6 +80,25 @@ def test_stages_one_two_and_four_give_equal_tokens_and_logprobs(start_suite):
         assert suite.stop() == 0
 
 
+def test_ranks_one_two_and_four_give_equal_tokens_and_logprobs(start_suite):
+    suite = start_suite("--threads", "1")
+    expected = answers(suite)
+    suite.stop()
+    # Ranks in stages: each of two stages in four ranks, and one in two.
+    for stages, ranks in ((1, 2), (2, 4)):
+        suite = start_suite("--stages", stages, "--threads", ranks,
+                            worker_flags=["--ranks", str(ranks)])
+        assert answers(suite) == expected, f"{ranks} ranks"
+        metrics = suite.services["worker-1"].metrics()
+        assert metrics.sum("caravan_worker_ranks") == ranks
+        for part in ("weights", "arena", "kv"):
+            planned, taken = (
+                metrics.sum(f"caravan_worker_{what}_bytes", part=part)
+                for what in ("planned", "allocated"))
+            assert planned == taken > 0, part
+        assert suite.stop() == 0
+
+
 def test_a_killed_stage_is_a_pause_for_the_client(start_suite):
     suite = start_suite("--workers", "2", "--stages", "2", "--threads", "1")
     expected = run_stream(suite)

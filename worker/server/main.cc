@@ -324,6 +324,7 @@ absl::Status Serve(WorkerOptions options) {
       .MakeGauge(metrics::kBuildInfo,
                  {{"process", "worker"}, {"build", std::string(BuildId())}})
       ->Set(1);
+  registry.MakeGauge(metrics::kWorkerRanks, {})->Set(options.ranks);
   CARAVAN_ASSIGN_OR_RETURN(
       process.metrics_port,
       registry.Expose(options.server.listen, options.metrics_port));

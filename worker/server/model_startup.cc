@@ -22,7 +22,9 @@
 #include "worker/server/memory_budget.h"
 #include "worker/server/model_identity.h"
 #include "worker/shard/null_runner.h"
+#include "worker/shard/rank_backend.h"
 #include "worker/shard/shard_runner.h"
+#include "worker/shard/topology.h"
 
 namespace caravan::worker {
 namespace {
@@ -32,8 +34,26 @@ constexpr std::string_view kNullClass = "null/v1";
 
 int ThreadCount(const WorkerOptions& options) {
   if (options.threads > 0) return options.threads;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1,
-                    256);
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()),
+                    options.ranks, 256);
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeRanks(
+    const WorkerOptions& options, const NumericsOptions& numerics) {
+  RankOptions ranks;
+  ranks.ranks = options.ranks;
+  ranks.threads = ThreadCount(options);
+  ranks.pin = options.pin;
+  ranks.numerics = numerics;
+  ranks.nodes = NumaNodes(AllowedCores());
+  ranks.make_rank = [numerics, reference = options.device == "reference"](
+                        int threads, bool pin) {
+    return reference
+               ? MakeReferenceBackend(numerics)
+               : MakeCpuBackend(
+                     {.numerics = numerics, .threads = threads, .pin = pin});
+  };
+  return RankBackend::Create(ranks);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
@@ -41,6 +61,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
   CARAVAN_ASSIGN_OR_RETURN(
       const NumericsOptions numerics,
       ParseNumerics(options.activations, options.kv, weights));
+  if (options.ranks > 1) return MakeRanks(options, numerics);
   if (options.device == "reference") return MakeReferenceBackend(numerics);
   if (options.device == "cuda") {
     CudaOptions cuda;
@@ -100,6 +121,7 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
                           {"arena_bytes", model.planned.arena_bytes()},
                           {"kv_bytes", model.planned.kv_bytes()},
                           {"kv_blocks", model.block_count},
+                          {"ranks", options.ranks},
                           {"available_bytes", request.available_bytes}});
   return absl::OkStatus();
 }
@@ -138,11 +160,15 @@ absl::Status LoadAndRun(const WorkerOptions& options,
 
 // Which computation this is: class and result bits of the self-test. Before
 // the runner has the backend for itself.
-absl::Status IdentifyComputation(ServedModel& model) {
+absl::Status IdentifyComputation(const WorkerOptions& options,
+                                 ServedModel& model) {
   const WeightTypes types = model.description.weight_types;
+  // Ranks are alike, and the small model of the self-test is not shared out.
+  Backend* const backend =
+      options.ranks == 1 ? model.backend.get()
+                         : &static_cast<RankBackend&>(*model.backend).rank(0);
   model.numerics_class = model.backend->NumericsClass(types);
-  CARAVAN_ASSIGN_OR_RETURN(model.fingerprint,
-                           RunSelfTest(model.backend.get(), types));
+  CARAVAN_ASSIGN_OR_RETURN(model.fingerprint, RunSelfTest(backend, types));
   return absl::OkStatus();
 }
 
@@ -184,6 +210,9 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,
       DescribeModel(options.model_directory, model_options, *model->backend));
+  CARAVAN_RETURN_IF_ERROR(CheckRanks(model->description.config,
+                                     model->description.weight_types,
+                                     options.ranks));
   if (options.stage.first()) {
     CARAVAN_RETURN_IF_ERROR(CheckTokenizer(model->description));
   }
@@ -192,7 +221,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
   if (options.null_model) {
     CARAVAN_RETURN_IF_ERROR(RunNothing(*model));
   } else {
-    CARAVAN_RETURN_IF_ERROR(IdentifyComputation(*model));
+    CARAVAN_RETURN_IF_ERROR(IdentifyComputation(options, *model));
     CARAVAN_RETURN_IF_ERROR(LoadAndRun(options, model_options, *model));
   }
   if (!options.stage.whole()) return model;

@@ -49,6 +49,15 @@ absl::Status CheckKinds(const WorkerOptions& o) {
 
 absl::Status CheckSizes(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckRange("--threads", o.threads, 0, 256));
+  CARAVAN_RETURN_IF_ERROR(CheckRange("--ranks", o.ranks, 1, 8));
+  if (o.ranks > 1 && o.device == "cuda") {
+    return UnsupportedError(StrCat("--ranks=", o.ranks),
+                            "ranks compute on the processor's cores");
+  }
+  if (o.threads > 0 && o.threads < o.ranks) {
+    return FieldError("--threads", StrCat("at least --ranks ", o.ranks),
+                      StrCat(o.threads));
+  }
   CARAVAN_RETURN_IF_ERROR(CheckRange("--max-running", o.max_running, 1, 4096));
   CARAVAN_RETURN_IF_ERROR(
       CheckRange("--max-step-tokens", o.max_step_tokens, 1, 65536));
@@ -201,6 +210,9 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
                  "keep, or quantize at load: bf16, q8_0, q4_0");
   app.add_option("--threads", o.threads, "Compute threads; 0: one per core");
   app.add_flag("--pin", o.pin, "Bind compute threads to cores");
+  app.add_option("--ranks", o.ranks,
+                 "Tensor-parallel ranks that share the threads out: 1, 2, 4, "
+                 "8");
   app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");
   app.add_option("--kv-memory", o.kv_memory_bytes,
                  "Memory of the KV cache, such as 2GiB")

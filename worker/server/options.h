@@ -40,8 +40,11 @@ struct WorkerOptions {
   std::string weights = "keep";      // --weights keep|bf16|q8_0|q4_0
 
   // How it computes: parameters that affect performance only.
-  int32_t threads = 0;            // --threads; 0: one per core
-  bool pin = false;               // --pin: binds threads to cores
+  int32_t threads = 0;  // --threads; 0: one per core
+  bool pin = false;     // --pin: binds threads to cores
+  // --ranks, 1, 2, 4 or 8: tensor-parallel parts that share the threads out,
+  // spread over the NUMA nodes. Not on cuda.
+  int32_t ranks = 1;
   int32_t max_running = 64;       // --max-running, sequences, [1, 4096]
   int32_t max_step_tokens = 512;  // --max-step-tokens, [1, 65536]
   // --max-prefill-chunk, [1, prefill tokens]
