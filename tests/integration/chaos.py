@@ -16,8 +16,8 @@ PROMPTS = (
     "The old mill by the river had not turned for many years, and the children",
     "In the morning the sun",
 )
-# Kills go mostly to workers: the others hold no stream.
-WEIGHTS = {"worker": 12, "router": 1, "tokenizer": 1}
+# Kills go mostly to workers and stages: the others hold no stream.
+WEIGHTS = {"worker": 12, "stage": 4, "router": 1, "tokenizer": 1}
 HIT_SEQUENCES = 8
 # Tokens that come so soon after a kill may be from before it, in seconds.
 ON_THE_WAY = 0.2
@@ -71,7 +71,7 @@ class Report:
 
     def __init__(self):
         self.kills = collections.Counter()  # by kind of process
-        self.hits = 0      # kills of workers with 8 or more sequences
+        self.hits = 0      # kills of workers and stages with 8 sequences or more
         self.streams = 0   # that ended
         self.tokens = 0
         self.interrupted = 0
@@ -169,10 +169,10 @@ class Chaos:
             await asyncio.sleep(self.interval)
             restarts = [r for r in restarts if not r.done()]
             member = self.choose()
-            if kind_of(member) == "worker":
+            if computes(member):
                 await self.all_go_on()
             await loop.run_in_executor(None, self.kill, member)
-            if kind_of(member) == "worker":
+            if computes(member):
                 self.last_kill = time.monotonic()
             restarts.append(loop.run_in_executor(None, member.start))
         await asyncio.gather(*restarts)
@@ -197,8 +197,8 @@ class Chaos:
 
     def kill(self, member):
         kind = kind_of(member)
-        if kind == "worker":
-            metrics = member.metrics()
+        if computes(member) and member.replica.up:
+            metrics = member.replica.metrics()
             streams = sum(metrics.sum("caravan_worker_sequences", state=state)
                           for state in ("running", "waiting"))
             self.report.hits += streams >= HIT_SEQUENCES
@@ -208,6 +208,10 @@ class Chaos:
 
 def kind_of(member):
     return member.name.rsplit("-", 1)[0]
+
+
+def computes(member):
+    return kind_of(member) in ("worker", "stage")
 
 
 def resumes_of(fleet):

@@ -24,6 +24,7 @@ class Member:
         self.flags = [str(flag) for flag in flags]
         self.service = None
         self.up = False  # has said that it is ready, and was not killed
+        self.replica = self  # where a stage's requests come in
         self._process = None
 
     def start(self):
@@ -90,36 +91,40 @@ class Member:
 class Fleet:
     """Routers, tokenizers and workers behind one gateway."""
 
-    def __init__(self, folder, workers=2, routers=1, tokenizers=1,
-                 model=DEMO_MODEL, worker_flags=WORKER_FLAGS, gateway_flags=()):
+    def __init__(self, folder, workers=2, routers=1, tokenizers=1, chains=(),
+                 model=DEMO_MODEL, worker_flags=WORKER_FLAGS, gateway_flags=(),
+                 tls_flags=()):
         self.folder = folder
         self.members = {}
         self.worker_flags = list(worker_flags)
+        self.tls_flags = list(tls_flags)
         self.model = model
         try:
-            self._start(workers, routers, tokenizers, gateway_flags)
+            self._start(workers, routers, tokenizers, chains, gateway_flags)
         except BaseException:
             self.destroy()
             raise
 
-    def _start(self, workers, routers, tokenizers, gateway_flags):
+    def _start(self, workers, routers, tokenizers, chains, gateway_flags):
         for i in range(routers):
             self.add(f"router-{i + 1}", "caravan-router", [])
         for i in range(tokenizers):
             self.add(f"tokenizer-{i + 1}", "caravan-tokenizer",
                      ["--model", f"{MODEL}={self.model}"])
         self.add_workers(workers)
+        for stages in chains:
+            self.add_chain(stages)
         self.gateway = self.add(
             "gateway", "caravan-gateway",
             ["--http-port", 0, "--router", self.addresses("router"),
              "--tokenizer", self.addresses("tokenizer"), *gateway_flags])
         self.http = self.gateway.ready["http"]
         self.url = f"http://{self.http}"
-        if workers:
-            self.await_replicas(workers)
+        if workers or chains:
+            self.await_replicas(workers + len(chains))
 
     def add(self, name, binary, flags):
-        member = Member(self, name, binary, flags)
+        member = Member(self, name, binary, [*flags, *self.tls_flags])
         self.members[name] = member
         member.start()
         return member
@@ -127,11 +132,32 @@ class Fleet:
     def add_workers(self, count):
         """More workers, loading at the same time."""
         first = len(self.workers()) + 1
-        flags = ["--model", self.model, "--served-model-name", MODEL,
-                 "--router", self.addresses("router"), *self.worker_flags]
+        flags = [*self._model_flags(), "--router", self.addresses("router")]
         self.parallel([
             lambda name=f"worker-{i}": self.add(name, "caravan-worker", flags)
             for i in range(first, first + count)])
+
+    def add_chain(self, stages):
+        """A replica of several stages: worker-N and the stage-M behind it,
+        each of which knows its `replica`."""
+        behind = []
+        for i in range(stages - 1, 0, -1):
+            flags = [*self._model_flags(), "--stage", f"{i}/{stages}"]
+            if behind:
+                flags += ["--next", behind[-1].service.grpc]
+            behind.append(self.add(f"stage-{len(self.group('stage')) + 1}",
+                                   "caravan-worker", flags))
+        replica = self.add(
+            f"worker-{len(self.workers()) + 1}", "caravan-worker",
+            [*self._model_flags(), "--stage", f"0/{stages}", "--next",
+             behind[-1].service.grpc, "--router", self.addresses("router")])
+        for member in behind:
+            member.replica = replica
+        return replica
+
+    def _model_flags(self):
+        return ["--model", self.model, "--served-model-name", MODEL,
+                *self.worker_flags]
 
     @staticmethod
     def parallel(actions):

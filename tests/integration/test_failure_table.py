@@ -137,6 +137,30 @@ def test_machine_lost(start_fleet):
     assert_all_equal(stream_all(fleet, bodies), expected)
 
 
+@pytest.mark.parametrize("kind", ["first", "later"])
+def test_a_stage_of_a_replica_killed(start_fleet, kind):
+    fleet = start_fleet(workers=0, chains=[2, 2])
+    bodies = [body_of(seed, logprobs=1) for seed in range(6)]
+    expected = stream_all(fleet, bodies)
+
+    def kill():
+        replica = busiest(fleet)
+        assert running_on(replica) >= 1
+        stage = next(m for m in fleet.group("stage") if m.replica is replica)
+        victim = replica if kind == "first" else stage
+        victim.kill()
+        return victim
+
+    killed = Once(kill)
+    outcomes = stream_all(fleet, bodies, killed)
+    victim = killed.wait()
+    assert_all_equal(outcomes, expected)
+    assert resumes(fleet, cause="lost") >= 1
+    victim.start()
+    fleet.await_replicas(2)
+    assert_all_equal(stream_all(fleet, bodies), expected)
+
+
 def test_worker_drained(start_fleet):
     fleet = start_fleet(workers=2)
     bodies = [body_of(seed) for seed in range(6)]
@@ -188,7 +212,8 @@ def test_no_replica_of_the_class(start_fleet):
         """By a worker that computes in another class."""
         first.send(signal.SIGSTOP)
         fleet.add("worker-2", "caravan-worker",
-                  [*first.flags[:-1], "bf16"])
+                  ["bf16" if flag == "fp32" else flag
+                   for flag in first.flags])
         wait_for(lambda: ready_workers(fleet) == 1, 10, "the other class")
         first.kill()
 

@@ -1,13 +1,15 @@
 """A replica in several stages: the tokens and logprobs of one, whatever dies."""
 
 import asyncio
+import shutil
 import signal
+import subprocess
 
 import httpx
 import pytest
 
 from load import stream_completion
-from suite import MODEL, wait_for
+from suite import BIN, DEMO_MODEL, MODEL, wait_for
 
 PROMPT = ("Once upon a time there was a little girl who lived near a forest "
           "and every morning she went to the river to look for ")
@@ -145,3 +147,36 @@ def test_a_restarted_stage_gives_no_token_from_an_old_prefix(start_suite,
         after = first.metrics().sum("caravan_worker_prefix_hit_tokens_total")
         assert after == before  # nothing was found of the epoch before
     assert suite.services["worker-1"].pid == pid  # its weights stayed loaded
+
+
+def make_certificate(folder):
+    """Flags of a certificate for this machine that is its own authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+         "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1", "-subj",
+         "/CN=caravan test", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return ["--tls-cert", cert, "--tls-key", key, "--tls-ca", cert]
+
+
+def test_stages_talk_over_tls_and_refuse_who_shows_no_certificate(
+        suite, start_fleet, tmp_path):
+    flags = make_certificate(tmp_path)
+    fleet = start_fleet(workers=0, chains=[2], tls_flags=flags)
+    assert run_stream(fleet).facts() == run_stream(suite).facts()
+    [stage] = fleet.group("stage")
+    refused = subprocess.Popen(
+        [BIN / "caravan-worker", "--model", DEMO_MODEL, "--port", "0",
+         "--metrics-port", "0", "--stage", "0/2", "--next",
+         stage.service.grpc], text=True, stderr=subprocess.PIPE)
+    try:
+        assert any("event=chain_not_formed" in line
+                   for line in refused.stderr)
+    finally:
+        refused.kill()
+        refused.wait()
+    assert chains(stage) == 1  # and the one that stood still does
+    assert run_stream(fleet).ends() == 1

@@ -11,7 +11,6 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/check.h"
-#include "worker/quant/four_bit_product.h"
 
 namespace caravan::worker {
 namespace {
@@ -130,9 +129,8 @@ absl::Status CheckColumns(int64_t cols, int64_t unit, WeightType type,
                           bool int8, int ranks) {
   const RankBorders borders = SegmentsOfRanks(cols, unit, ranks);
   const int64_t block = InfoOf(type).elements;
-  const int64_t group = quant::FourBitTable(type) != nullptr ? block
-                        : int8 && block > 1                  ? kGroupUnit
-                                                             : 1;
+  const bool four_bit = type == WeightType::kNf4 || type == WeightType::kFp4;
+  const int64_t group = four_bit ? block : int8 && block > 1 ? kGroupUnit : 1;
   const RankBorders grouped =
       SegmentsOfRanks(cols, std::lcm(unit, group), ranks);
   for (size_t i = 0; i + 1 < borders.size(); ++i) {
