@@ -66,6 +66,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
   if (options.device == "cuda") {
     CudaOptions cuda;
     cuda.numerics = numerics;
+    cuda.graphs = options.cuda_graphs;
     return MakeCudaBackend(cuda);
   }
   return MakeCpuBackend({.numerics = numerics,

@@ -213,6 +213,8 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--ranks", o.ranks,
                  "Tensor-parallel ranks that share the threads out: 1, 2, 4, "
                  "8");
+  app.add_flag("--cuda-graphs,!--no-cuda-graphs", o.cuda_graphs,
+               "Replay decode steps as CUDA graphs");
   app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");
   app.add_option("--kv-memory", o.kv_memory_bytes,
                  "Memory of the KV cache, such as 2GiB")

@@ -45,6 +45,7 @@ struct WorkerOptions {
   // --ranks, 1, 2, 4 or 8: tensor-parallel parts that share the threads out,
   // spread over the NUMA nodes. Not on cuda.
   int32_t ranks = 1;
+  bool cuda_graphs = true;        // --no-cuda-graphs: launches one by one
   int32_t max_running = 64;       // --max-running, sequences, [1, 4096]
   int32_t max_step_tokens = 512;  // --max-step-tokens, [1, 65536]
   // --max-prefill-chunk, [1, prefill tokens]

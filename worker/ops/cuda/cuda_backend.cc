@@ -12,6 +12,7 @@
 #include "worker/ops/check.h"
 #include "worker/ops/cuda/device_sampler.h"
 #include "worker/ops/cuda/geometry.h"
+#include "worker/ops/cuda/recording_device.h"
 #include "worker/ops/cuda/step_inputs.h"
 #include "worker/ops/cuda/storage.h"
 #include "worker/ops/sample.h"
@@ -58,7 +59,7 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options)
       : options_(options),
-        device_(std::move(device)),
+        device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
         operands_(device_.get()),
@@ -104,10 +105,11 @@ class CudaBackend final : public Backend {
   absl::Status Keep(std::span<const float> vector) override {
     return inputs_.Keep(vector);
   }
-  absl::Status BeginStep(const StepInputs& inputs) override {
-    return inputs_.Begin(inputs);
+  absl::Status BeginStep(const StepInputs& inputs) override;
+  void EndStep() override {
+    device_->Finish().IgnoreError();  // sticky
+    inputs_.End();
   }
-  void EndStep() override { inputs_.End(); }
 
   absl::Status Embed(const EmbedArgs& args) override;
   absl::Status NormQkvRopeStore(const NormQkvRopeStoreArgs& args) override;
@@ -162,11 +164,12 @@ class CudaBackend final : public Backend {
                        const DeviceTables& tables, const Partials& partials);
 
   const CudaOptions options_;
-  const std::unique_ptr<Device> device_;
+  const std::unique_ptr<RecordingDevice> device_;
   StepInputsOnDevice inputs_;
   DeviceSampler sampler_;
   Scratch operands_, qkv_, partial_outputs_, partial_stats_;
-  DeviceBuffer staging_;  // of weights; dropped before the first step
+  int64_t reserved_tokens_ = 0;  // of a step
+  DeviceBuffer staging_;         // of weights; dropped before the first step
 };
 
 size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
@@ -182,6 +185,7 @@ size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
 absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
   staging_ = DeviceBuffer();
   const int64_t tokens = spec.max_tokens;
+  reserved_tokens_ = tokens;
   CARAVAN_RETURN_IF_ERROR(
       operands_.Get(OperandBytes(tokens, spec.widest)).status());
   CARAVAN_RETURN_IF_ERROR(qkv_.Get(tokens * spec.qkv_rows * 4).status());
@@ -191,6 +195,19 @@ absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
       partial_stats_.Get(PartialStatBytes(spec.heads)).status());
   if (spec.logits_rows == 0) return absl::OkStatus();
   return sampler_.Reserve(spec.logits_rows, spec.vocabulary);
+}
+
+absl::Status CudaBackend::BeginStep(const StepInputs& inputs) {
+  const int64_t tokens = std::ssize(inputs.ids);
+  const std::optional<int32_t> bucket = TokenBucket(tokens, reserved_tokens_);
+  if (!options_.graphs || !bucket || !Decodes(inputs.rows) ||
+      std::ssize(inputs.rows) != tokens) {
+    return inputs_.Begin(inputs);
+  }
+  CARAVAN_ASSIGN_OR_RETURN(const int32_t splits,
+                           inputs_.BeginPadded(inputs, *bucket, split_keys()));
+  device_->Start({*bucket, splits});
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Arena>> CudaBackend::AllocateArena(
@@ -224,7 +241,7 @@ absl::Status CudaBackend::Embed(const EmbedArgs& args) {
   CARAVAN_ASSIGN_OR_RETURN(const int32_t* const ids, inputs_.Ids(args.ids));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.Out(Slot::kX, args.x));
   CARAVAN_RETURN_IF_ERROR(device_->Launch<EmbedKernel>(
-      {.x = args.x.rows, .threads = EmbedKernel::kThreads},
+      {.x = inputs_.Padded(args.x.rows), .threads = EmbedKernel::kThreads},
       {.ids = ids,
        .table = Own(args.table).weights(),
        .x = x.data,
@@ -323,7 +340,7 @@ absl::Status CudaBackend::Multiply(const DeviceView& x, int64_t tokens,
 }
 
 absl::Status CudaBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
-  const int64_t tokens = args.x.rows;
+  const int64_t tokens = inputs_.Padded(args.x.rows);
   if (tokens == 0) return absl::OkStatus();
   const CudaMatrix& w = Own(args.qkv);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
@@ -393,7 +410,7 @@ absl::Status CudaBackend::AttendChains(const AttendArgs& args,
                                        const DeviceTables& tables,
                                        const Partials& partials) {
   return device_->Launch<ChainAttendKernel>(
-      {.x = args.q.rows,
+      {.x = inputs_.Padded(args.q.rows),
        .y = args.heads,
        .z = tables.host.max_splits,
        .threads = ChainAttendKernel::kThreads,
@@ -444,15 +461,16 @@ absl::Status CudaBackend::Combine(const AttendArgs& args, const DeviceView& out,
                                   const DeviceTables& tables,
                                   const Partials& partials) {
   if (tables.host.partial_count == 0) return absl::OkStatus();
-  return device_->Launch<CombineKernel>(
-      {.x = args.q.rows, .y = args.heads, .threads = CombineKernel::kThreads},
-      {.places = tables.places,
-       .partials = partials,
-       .heads = args.heads,
-       .head_dim = args.head_dim,
-       .split_keys = split_keys(),
-       .out = out.data,
-       .stride = out.stride});
+  return device_->Launch<CombineKernel>({.x = inputs_.Padded(args.q.rows),
+                                         .y = args.heads,
+                                         .threads = CombineKernel::kThreads},
+                                        {.places = tables.places,
+                                         .partials = partials,
+                                         .heads = args.heads,
+                                         .head_dim = args.head_dim,
+                                         .split_keys = split_keys(),
+                                         .out = out.data,
+                                         .stride = out.stride});
 }
 
 absl::Status CudaBackend::AddProduct(const View<const float>& in,
@@ -461,7 +479,8 @@ absl::Status CudaBackend::AddProduct(const View<const float>& in,
                                      const View<float>& x) {
   const CudaMatrix& w = Own(matrix);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView a, inputs_.In(Slot::kQ, in));
-  CARAVAN_ASSIGN_OR_RETURN(const DeviceView operand, Operand(a, in.rows, w));
+  const int64_t tokens = inputs_.Padded(in.rows);
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView operand, Operand(a, tokens, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView target, inputs_.In(Slot::kX, x));
   Epilogue epilogue;
   epilogue.mode = EpilogueMode::kAdd;
@@ -469,16 +488,17 @@ absl::Status CudaBackend::AddProduct(const View<const float>& in,
   epilogue.out = target.data;
   epilogue.stride = target.stride;
   epilogue.columns = static_cast<int32_t>(w.rows);
-  CARAVAN_RETURN_IF_ERROR(Multiply(operand, in.rows, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(Multiply(operand, tokens, w, epilogue));
   return inputs_.Finish(target, x);
 }
 
 absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
   const CudaMatrix& w = Own(args.gate_up);
+  const int64_t tokens = inputs_.Padded(args.x.rows);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
   CARAVAN_ASSIGN_OR_RETURN(
       const DeviceView normed,
-      Norm(x, nullptr, args.x.rows, args.norm, args.epsilon, w));
+      Norm(x, nullptr, tokens, args.norm, args.epsilon, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView out,
                            inputs_.Out(Slot::kOut, args.out));
   Epilogue epilogue;
@@ -490,7 +510,7 @@ absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
   epilogue.out = out.data;
   epilogue.stride = out.stride;
   epilogue.columns = static_cast<int32_t>(args.out.cols);
-  CARAVAN_RETURN_IF_ERROR(Multiply(normed, args.x.rows, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(Multiply(normed, tokens, w, epilogue));
   return inputs_.Finish(out, args.out);
 }
 

@@ -26,6 +26,10 @@ struct CudaOptions {
   int32_t device = 0;  // ordinal
   // Piece in which weights are uploaded.
   size_t staging_bytes = size_t{32} << 20;
+  // Steps that only decode are padded to buckets (graph_buckets.h) and replayed
+  // as graphs: the same bits. Their views must have room for the tokens of
+  // ReserveScratch.
+  bool graphs = true;
 };
 
 // On the machine's device. Errors: kUnsupportedParameter where this build has

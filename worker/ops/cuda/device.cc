@@ -1,10 +1,33 @@
 #include "worker/ops/cuda/device.h"
 
+#include <cstring>
 #include <utility>
 
 #include "common/status/status_macros.h"
 
 namespace caravan::worker::cuda {
+
+void LaunchList::Add(int index, const LaunchShape& shape, const void* args) {
+  // Each on a border that suits any argument.
+  const size_t begin = (args_.size() + 15) / 16 * 16;
+  const size_t bytes = AllKernels::kArgsBytes[index];
+  args_.resize(begin + bytes);
+  std::memcpy(args_.data() + begin, args, bytes);
+  launches_.push_back({index, shape, begin});
+}
+
+void LaunchList::clear() {
+  launches_.clear();
+  args_.clear();
+}
+
+absl::Status LaunchList::LaunchOn(Device& device) const {
+  for (const Launch& launch : launches_) {
+    CARAVAN_RETURN_IF_ERROR(device.LaunchIndex(launch.index, launch.shape,
+                                               args_.data() + launch.args));
+  }
+  return absl::OkStatus();
+}
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept {
   *this = std::move(other);

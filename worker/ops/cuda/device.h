@@ -6,7 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -23,6 +25,46 @@ struct LaunchShape {
   int64_t shared_bytes = 0;
 
   friend bool operator==(const LaunchShape&, const LaunchShape&) = default;
+};
+
+// Makes equal arguments equal bytes. Where the compiler cannot, launches look
+// different that are not, and graphs are made anew.
+template <typename T>
+void ClearPadding([[maybe_unused]] T& value) {
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+  __builtin_clear_padding(&value);
+#endif
+}
+
+class Device;
+
+// Launches that were put off: kernels, grids and copies of their arguments.
+class LaunchList {
+ public:
+  void Add(int index, const LaunchShape& shape, const void* args);
+  void clear();
+  size_t size() const { return launches_.size(); }
+  absl::Status LaunchOn(Device& device) const;
+
+  friend bool operator==(const LaunchList&, const LaunchList&) = default;
+
+ private:
+  struct Launch {
+    int index;
+    LaunchShape shape;
+    size_t args;  // where they begin
+
+    friend bool operator==(const Launch&, const Launch&) = default;
+  };
+  std::vector<Launch> launches_;
+  std::vector<std::byte> args_;
+};
+
+// What a device made of a list, to be launched at once. It must not outlive
+// the device.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
 };
 
 // Uploads, launches and downloads happen in the order of the calls. An error is
@@ -53,6 +95,10 @@ class Device {
   // Starts kernel `index` of AllKernels; `args` are its Args.
   virtual absl::Status LaunchIndex(int index, const LaunchShape& shape,
                                    const void* args) = 0;
+  // The list's launches as one; its arguments are copied.
+  virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
+      const LaunchList& launches) = 0;
+  virtual absl::Status Replay(const DeviceGraph& graph) = 0;
   virtual absl::Status Synchronize() = 0;
 
   // Starts a kernel. A grid without blocks is nothing.
@@ -60,7 +106,9 @@ class Device {
   absl::Status Launch(const LaunchShape& shape,
                       const typename Kernel::Args& args) {
     if (shape.x == 0 || shape.y == 0 || shape.z == 0) return absl::OkStatus();
-    return LaunchIndex(AllKernels::IndexOf<Kernel>(), shape, &args);
+    typename Kernel::Args copy = args;
+    ClearPadding(copy);
+    return LaunchIndex(AllKernels::IndexOf<Kernel>(), shape, &copy);
   }
 };
 

@@ -86,6 +86,24 @@ class PinnedBuffer {
   cudaEvent_t read_ = nullptr;
 };
 
+class NvidiaGraph final : public DeviceGraph {
+ public:
+  ~NvidiaGraph() override {
+    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+  }
+  // Of what `stream` captured; takes the capture.
+  absl::Status Create(cudaGraph_t captured) {
+    const absl::Status status = StatusOf(
+        cudaGraphInstantiate(&graph_, captured, 0), "cudaGraphInstantiate");
+    cudaGraphDestroy(captured);
+    return status;
+  }
+  cudaGraphExec_t get() const { return graph_; }
+
+ private:
+  cudaGraphExec_t graph_ = nullptr;
+};
+
 class NvidiaDevice final : public Device {
  public:
   explicit NvidiaDevice(int32_t ordinal) : ordinal_(ordinal) {}
@@ -104,6 +122,9 @@ class NvidiaDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
+      const LaunchList& launches) override;
+  absl::Status Replay(const DeviceGraph& graph) override;
   absl::Status Synchronize() override;
 
  private:
@@ -268,6 +289,31 @@ absl::Status NvidiaDevice::LaunchIndex(int index, const LaunchShape& shape,
       KernelFunction(index), grid, dim3(static_cast<unsigned>(shape.threads)),
       parameters, static_cast<size_t>(shape.shared_bytes), stream_.get());
   return Sticky(StatusOf(error, StrCat("launch of kernel ", index)));
+}
+
+// The stream records instead of running; it must be left recording nothing.
+absl::StatusOr<std::unique_ptr<DeviceGraph>> NvidiaDevice::Instantiate(
+    const LaunchList& launches) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  CARAVAN_RETURN_IF_ERROR(Sticky(StatusOf(
+      cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
+      "cudaStreamBeginCapture")));
+  const absl::Status launched = launches.LaunchOn(*this);
+  cudaGraph_t captured = nullptr;
+  const absl::Status ended = StatusOf(
+      cudaStreamEndCapture(stream_.get(), &captured), "cudaStreamEndCapture");
+  CARAVAN_RETURN_IF_ERROR(launched);
+  CARAVAN_RETURN_IF_ERROR(Sticky(ended));
+  auto graph = std::make_unique<NvidiaGraph>();
+  CARAVAN_RETURN_IF_ERROR(Sticky(graph->Create(captured)));
+  return graph;
+}
+
+absl::Status NvidiaDevice::Replay(const DeviceGraph& graph) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  const auto& own = static_cast<const NvidiaGraph&>(graph);
+  return Sticky(
+      StatusOf(cudaGraphLaunch(own.get(), stream_.get()), "cudaGraphLaunch"));
 }
 
 absl::Status NvidiaDevice::Synchronize() {

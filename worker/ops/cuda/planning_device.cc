@@ -30,6 +30,13 @@ absl::Status PlanningDevice::LaunchIndex(int, const LaunchShape&, const void*) {
   return Refusal();
 }
 
+absl::StatusOr<std::unique_ptr<DeviceGraph>> PlanningDevice::Instantiate(
+    const LaunchList&) {
+  return Refusal();
+}
+
+absl::Status PlanningDevice::Replay(const DeviceGraph&) { return Refusal(); }
+
 absl::Status PlanningDevice::Synchronize() { return Refusal(); }
 
 }  // namespace cuda

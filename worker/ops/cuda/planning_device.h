@@ -2,6 +2,7 @@
 #ifndef CARAVAN_WORKER_OPS_CUDA_PLANNING_DEVICE_H_
 #define CARAVAN_WORKER_OPS_CUDA_PLANNING_DEVICE_H_
 
+#include <memory>
 #include <string>
 
 #include "worker/ops/cuda/device.h"
@@ -22,6 +23,9 @@ class PlanningDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
+      const LaunchList& launches) override;
+  absl::Status Replay(const DeviceGraph& graph) override;
   absl::Status Synchronize() override;
 };
 

@@ -5,6 +5,7 @@
 
 #include "common/status/status_macros.h"
 #include "worker/ops/cuda/cuda_backend.h"
+#include "worker/ops/cuda/graph_buckets.h"
 
 namespace caravan::worker::cuda {
 namespace {
@@ -72,6 +73,61 @@ absl::Status StepInputsOnDevice::Begin(const StepInputs&) {
   return absl::OkStatus();
 }
 
+void StepInputsOnDevice::End() {
+  active_ = false;
+  padded_tokens_ = 0;
+}
+
+template <typename T>
+size_t StepInputsOnDevice::RoomFor(const View<T>& view) const {
+  View<T> padded = view;
+  padded.rows = Padded(view.rows);
+  return BytesOf(padded);
+}
+
+template <typename T>
+absl::Status StepInputsOnDevice::CopyPadded(Shared& shared, const T* host,
+                                            int64_t count, int64_t padded_count,
+                                            T filler) {
+  std::vector<T> all(host, host + count);
+  all.resize(static_cast<size_t>(padded_count), filler);
+  CARAVAN_ASSIGN_OR_RETURN(
+      shared.data, Copy(shared.scratch, all.data(), all.size() * sizeof(T)));
+  shared.host = host;
+  shared.bytes = static_cast<size_t>(count) * sizeof(T);
+  shared.fresh = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> StepInputsOnDevice::BeginPadded(
+    const StepInputs& inputs, int32_t tokens, int32_t split_keys) {
+  CARAVAN_RETURN_IF_ERROR(Begin(inputs));
+  const int64_t count = std::ssize(inputs.ids);
+  const int64_t half = inputs.cos.cols;
+  CARAVAN_RETURN_IF_ERROR(
+      CopyPadded<int32_t>(ids_, inputs.ids.data(), count, tokens, 0));
+  CARAVAN_RETURN_IF_ERROR(CopyPadded<int64_t>(
+      places_of_tokens_, inputs.slots.data(), count, tokens, -1));
+  CARAVAN_RETURN_IF_ERROR(
+      CopyPadded<float>(cos_, inputs.cos.data, count * half, tokens * half, 0));
+  CARAVAN_RETURN_IF_ERROR(
+      CopyPadded<float>(sin_, inputs.sin.data, count * half, tokens * half, 0));
+  static constexpr BlockId kAnyBlock = 0;
+  std::vector<AttentionRow> rows(inputs.rows.begin(), inputs.rows.end());
+  for (int32_t t = static_cast<int32_t>(count); t < tokens; ++t) {
+    rows.push_back({.first_token = t,
+                    .token_count = 1,
+                    .first_position = 0,
+                    .blocks = {&kAnyBlock, 1}});
+  }
+  CARAVAN_RETURN_IF_ERROR(UploadTables(rows, {split_keys, /*tile_tokens=*/1}));
+  table_rows_ = inputs.rows;
+  step_tokens_ = count;
+  padded_tokens_ = tokens;
+  tables_.host.max_splits = SplitBucket(tables_.host.max_splits);
+  return tables_.host.max_splits;
+}
+
 absl::StatusOr<void*> StepInputsOnDevice::Copy(Scratch& scratch,
                                                const void* host, size_t bytes) {
   CARAVAN_ASSIGN_OR_RETURN(void* const data, scratch.Get(bytes));
@@ -97,6 +153,7 @@ absl::StatusOr<DeviceView> StepInputsOnDevice::In(
   if (device_.Owns(view.data)) {
     return DeviceView{const_cast<float*>(view.data), view.stride};
   }
+  CARAVAN_RETURN_IF_ERROR(slots_[slot].Get(RoomFor(view)).status());
   CARAVAN_ASSIGN_OR_RETURN(void* const data,
                            Copy(slots_[slot], view.data, BytesOf(view)));
   return DeviceView{static_cast<float*>(data), view.stride};
@@ -107,7 +164,7 @@ absl::StatusOr<DeviceView> StepInputsOnDevice::Out(Slot slot,
   if (device_.Owns(view.data)) return DeviceView{view.data, view.stride};
   // Rows may have gaps that are not ours: they are copied there and back.
   if (view.stride != view.cols) return In(slot, view);
-  CARAVAN_ASSIGN_OR_RETURN(void* const data, slots_[slot].Get(BytesOf(view)));
+  CARAVAN_ASSIGN_OR_RETURN(void* const data, slots_[slot].Get(RoomFor(view)));
   return DeviceView{static_cast<float*>(data), view.stride};
 }
 
@@ -169,9 +226,18 @@ absl::StatusOr<const float*> StepInputsOnDevice::Sin(
 absl::StatusOr<const DeviceTables*> StepInputsOnDevice::Tables(
     std::span<const AttentionRow> rows, const TableShape& shape) {
   if (active_ && tables_fresh_ && rows.data() == table_rows_.data() &&
-      rows.size() == table_rows_.size() && shape == table_shape_) {
+      rows.size() == table_rows_.size() &&
+      shape.split_keys == table_shape_.split_keys &&
+      // Rows of one token have tiles of one, whatever fits.
+      (padded_tokens_ > 0 || shape.tile_tokens == table_shape_.tile_tokens)) {
     return &tables_;
   }
+  CARAVAN_RETURN_IF_ERROR(UploadTables(rows, shape));
+  return &tables_;
+}
+
+absl::Status StepInputsOnDevice::UploadTables(
+    std::span<const AttentionRow> rows, const TableShape& shape) {
   tables_.host = MakeAttentionTables(rows, shape.split_keys, shape.tile_tokens,
                                      kPartialSlots);
   const AttentionTables& host = tables_.host;
@@ -188,7 +254,7 @@ absl::StatusOr<const DeviceTables*> StepInputsOnDevice::Tables(
   table_rows_ = rows;
   table_shape_ = shape;
   tables_fresh_ = true;
-  return &tables_;
+  return absl::OkStatus();
 }
 
 }  // namespace caravan::worker::cuda

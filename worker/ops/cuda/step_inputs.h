@@ -63,7 +63,17 @@ class StepInputsOnDevice {
 
   absl::Status Keep(std::span<const float> vector);
   absl::Status Begin(const StepInputs& inputs);
-  void End() { active_ = false; }
+  // The same for a step whose rows have one token each, copied at once and
+  // padded to `tokens` with rows that are stored nowhere: nothing but the
+  // contents of memory tells such steps apart. Gives the splits that run at the
+  // same time, rounded up to SplitBucket.
+  absl::StatusOr<int32_t> BeginPadded(const StepInputs& inputs, int32_t tokens,
+                                      int32_t split_keys);
+  void End();
+  // Rows to compute where a phase has `rows`.
+  int64_t Padded(int64_t rows) const {
+    return padded_tokens_ > 0 && rows == step_tokens_ ? padded_tokens_ : rows;
+  }
 
   // Views and vectors; empty vectors are null.
   absl::StatusOr<DeviceView> In(Slot slot, const View<const float>& view);
@@ -94,6 +104,15 @@ class StepInputsOnDevice {
   };
 
   absl::StatusOr<void*> Copy(Scratch& scratch, const void* host, size_t bytes);
+  // Bytes of a view with room for the rows that a step is padded with.
+  template <typename T>
+  size_t RoomFor(const View<T>& view) const;
+  // Copies an argument with `filler` behind it.
+  template <typename T>
+  absl::Status CopyPadded(Shared& shared, const T* host, int64_t count,
+                          int64_t padded_count, T filler);
+  absl::Status UploadTables(std::span<const AttentionRow> rows,
+                            const TableShape& shape);
   absl::StatusOr<void*> CopyShared(Shared& shared, const void* host,
                                    size_t bytes);
 
@@ -101,6 +120,8 @@ class StepInputsOnDevice {
   std::map<const float*, DeviceBuffer> kept_;
   std::vector<Scratch> slots_;
   bool active_ = false;
+  int64_t step_tokens_ = 0;
+  int64_t padded_tokens_ = 0;  // 0: the step is not padded
   Shared ids_, places_of_tokens_, cos_, sin_;
   Scratch tables_memory_;
   DeviceTables tables_;

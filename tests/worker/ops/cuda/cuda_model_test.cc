@@ -21,14 +21,12 @@ namespace {
 
 using ::caravan::testing::RepositoryPath;
 
-constexpr int32_t kBlocks = 8;
+constexpr int32_t kBlocks = 32;
 constexpr int32_t kMaxTokens = 16;
 
 // On the machine's device where `machine`, else on the emulated one.
-absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(
-    bool machine, const NumericsOptions& numerics) {
-  CudaOptions options;
-  options.numerics = numerics;
+absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(bool machine,
+                                                  const CudaOptions& options) {
   if (machine) return MakeCudaBackend(options);
   return cuda::MakeBackendOn(
       std::make_unique<cuda::EmulatedDevice>(cuda::EmulatedOptions()), options);
@@ -60,42 +58,75 @@ class Model {
   const Activations& activations() const { return activations_; }
   const Backend& backend() const { return *backend_; }
 
+  // Tokens of one sequence in a step.
+  struct Part {
+    std::vector<int32_t> ids;
+    int32_t first_position;
+    std::vector<BlockId> blocks;
+  };
+
+  // The greedy token after each part, scored.
+  std::vector<TokenScore> Run(const std::vector<Part>& parts) {
+    std::vector<int32_t> ids, last;
+    std::vector<int64_t> slots;
+    std::vector<int32_t> positions;
+    std::vector<AttentionRow> rows;
+    for (const Part& part : parts) {
+      rows.push_back({.first_token = static_cast<int32_t>(ids.size()),
+                      .token_count = static_cast<int32_t>(part.ids.size()),
+                      .first_position = part.first_position,
+                      .blocks = part.blocks});
+      for (size_t i = 0; i < part.ids.size(); ++i) {
+        const int32_t position = part.first_position + static_cast<int32_t>(i);
+        ids.push_back(part.ids[i]);
+        positions.push_back(position);
+        slots.push_back(int64_t{part.blocks[position / kBlockSlots]} *
+                            kBlockSlots +
+                        position % kBlockSlots);
+      }
+      last.push_back(static_cast<int32_t>(ids.size()) - 1);
+    }
+    FillRope(positions);
+    Llama llama(&config(), &weights(), backend_.get());
+    EXPECT_OK(llama.Forward({ids, slots, rows}, kv_.get(), activations_));
+    EXPECT_OK(llama.Logits(last, std::ssize(ids), activations_));
+    return Sample(std::ssize(parts));
+  }
+
   // The greedy token after `ids` at `first_position`, scored.
   TokenScore Step(const std::vector<int32_t>& ids, int32_t first_position) {
-    const int64_t tokens = std::ssize(ids);
-    const Rope rope(config());
-    const size_t half = static_cast<size_t>(config().head_dim / 2);
-    std::vector<int64_t> slots;
-    for (int32_t t = 0; t < tokens; ++t) {
-      rope.Fill(first_position + t, 1, {activations_.cos(tokens).row(t), half},
-                {activations_.sin(tokens).row(t), half});
-      slots.push_back(first_position + t);  // of blocks 0, 1, ...
-    }
-    const std::vector<BlockId> blocks = {0, 1, 2, 3};
-    const AttentionRow row = {.first_token = 0,
-                              .token_count = static_cast<int32_t>(tokens),
-                              .first_position = first_position,
-                              .blocks = blocks};
-    Llama llama(&config(), &weights(), backend_.get());
-    EXPECT_OK(llama.Forward({ids, slots, {&row, 1}}, kv_.get(), activations_));
-    const int32_t last = static_cast<int32_t>(tokens) - 1;
-    EXPECT_OK(llama.Logits({&last, 1}, tokens, activations_));
-    sampling::SamplingParams params;
-    params.temperature = 0;
-    params.logprob_count = 5;
-    const SamplingState state(params, 0, 0, {}, ids, {});
-    const SampleRow sample = {
-        .logits_row = 0, .state = &state, .output_position = 0};
-    TokenScore score;
-    EXPECT_OK(backend_->Sample({.logits = activations_.logits(1),
-                                .samples = {&sample, 1},
-                                .scores = {},
-                                .sampled = {&score, 1},
-                                .scored = {}}));
-    return score;
+    return Run({{ids, first_position, {0, 1, 2, 3}}})[0];
   }
 
  private:
+  void FillRope(const std::vector<int32_t>& positions) {
+    const int64_t tokens = std::ssize(positions);
+    const Rope rope(config());
+    const size_t half = static_cast<size_t>(config().head_dim / 2);
+    for (int64_t t = 0; t < tokens; ++t) {
+      rope.Fill(positions[t], 1, {activations_.cos(tokens).row(t), half},
+                {activations_.sin(tokens).row(t), half});
+    }
+  }
+
+  std::vector<TokenScore> Sample(int64_t count) {
+    sampling::SamplingParams params;
+    params.temperature = 0;
+    params.logprob_count = 3;
+    const SamplingState state(params, 0, 0, {}, {}, {});
+    std::vector<SampleRow> samples(count);
+    for (int32_t i = 0; i < count; ++i) {
+      samples[i] = {.logits_row = i, .state = &state, .output_position = 0};
+    }
+    std::vector<TokenScore> scores(count);
+    EXPECT_OK(backend_->Sample({.logits = activations_.logits(count),
+                                .samples = samples,
+                                .scores = {},
+                                .sampled = scores,
+                                .scored = {}}));
+    return scores;
+  }
+
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<LoadedModel> loaded_;
   std::unique_ptr<KvStorage> kv_;
@@ -109,7 +140,7 @@ class CudaModelTest : public ::testing::TestWithParam<bool> {
     if (!status.ok()) GTEST_SKIP() << status.message();
   }
   std::unique_ptr<Backend> Cuda(const NumericsOptions& numerics) {
-    return *MakeCuda(GetParam(), numerics);
+    return *MakeCuda(GetParam(), {.numerics = numerics});
   }
 };
 
@@ -157,6 +188,66 @@ TEST_P(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
       DescribeModel(RepositoryPath("deploy/demo-model"), options, *planner));
   EXPECT_EQ(description.plan.fixed_bytes(), model.plan().fixed_bytes());
   EXPECT_EQ(description.plan.kv_block_bytes, model.plan().kv_block_bytes);
+}
+
+void ExpectEqual(const std::vector<TokenScore>& expected,
+                 const std::vector<TokenScore>& actual) {
+  ASSERT_EQ(expected.size(), actual.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(expected[i].token_id, actual[i].token_id);
+    ASSERT_EQ(expected[i].candidates.size(), actual[i].candidates.size());
+    for (size_t c = 0; c < expected[i].candidates.size(); ++c) {
+      EXPECT_EQ(expected[i].candidates[c].token_id,
+                actual[i].candidates[c].token_id);
+      EXPECT_EQ(expected[i].candidates[c].logprob,
+                actual[i].candidates[c].logprob);
+    }
+  }
+}
+
+// Sequence `s` decodes `id` at `position`; its blocks are the s-th fourth.
+Model::Part Decode(int32_t s, int32_t id, int32_t position) {
+  Model::Part part = {{id}, position, {}};
+  for (int32_t b = 0; b <= position / kBlockSlots; ++b) {
+    part.blocks.push_back((s * 8 + b) % kBlocks);
+  }
+  return part;
+}
+
+TEST_P(CudaModelTest, ReplaysGiveTheBitsOfDirectLaunches) {
+  CudaOptions options;
+  Model graphs(*MakeCuda(GetParam(), options));
+  options.graphs = false;
+  Model direct(*MakeCuda(GetParam(), options));
+  const std::vector<std::vector<Model::Part>> steps = {
+      {{{1, 9, 14}, 0, {0}}, {{3}, 0, {8}}},  // not a step that decodes
+      {Decode(0, 2, 3), Decode(1, 30, 1), Decode(2, 5, 0)},
+      {Decode(2, 11, 1), Decode(0, 8, 4), Decode(1, 1, 2)},
+      // Splits at the same time, and none again.
+      {Decode(0, 2, 520)},
+      {Decode(1, 12, 3)},
+  };
+  for (size_t i = 0; i < steps.size(); ++i) {
+    SCOPED_TRACE(i);
+    ExpectEqual(direct.Run(steps[i]), graphs.Run(steps[i]));
+  }
+}
+
+TEST(CudaGraphTest, StepsOfOneBucketAreOneGraph) {
+  auto owned = std::make_unique<cuda::EmulatedDevice>(cuda::EmulatedOptions());
+  const cuda::EmulatedDevice& device = *owned;
+  Model model(*cuda::MakeBackendOn(std::move(owned), {}));
+  model.Run({Decode(0, 7, 0), Decode(1, 9, 0), Decode(2, 1, 0)});
+  const int launches = device.counts().launches;
+  model.Run({Decode(0, 3, 1), Decode(1, 2, 1), Decode(2, 1, 1)});
+  const int again = device.counts().launches - launches;
+  model.Run(
+      {Decode(0, 5, 2), Decode(2, 1, 2), Decode(1, 4, 2), Decode(3, 4, 0)});
+  EXPECT_EQ(device.counts().graphs, 1);
+  EXPECT_EQ(device.counts().replays, 3);
+  EXPECT_LT(again, 15) << "head and sampling only";
+  model.Run({{{1, 2}, 3, {0}}});  // a prefill
+  EXPECT_EQ(device.counts().replays, 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Emulated, CudaModelTest, ::testing::Values(false));

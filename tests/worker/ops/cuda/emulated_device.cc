@@ -273,6 +273,10 @@ void RunThread(const void* args, int thread) {
   Kernel::Run(*static_cast<const typename Kernel::Args*>(args), emulated);
 }
 
+struct EmulatedGraph final : DeviceGraph {
+  LaunchList launches;
+};
+
 using ThreadFunction = void (*)(const void*, int);
 
 struct KernelEntry {
@@ -319,6 +323,29 @@ absl::Status EmulatedDevice::Download(void* target, const void* source,
 
 absl::Status EmulatedDevice::LaunchIndex(int index, const LaunchShape& shape,
                                          const void* args) {
+  if (!replaying_) ++counts_.launches;
+  return Run(index, shape, args);
+}
+
+absl::StatusOr<std::unique_ptr<DeviceGraph>> EmulatedDevice::Instantiate(
+    const LaunchList& launches) {
+  ++counts_.graphs;
+  auto graph = std::make_unique<EmulatedGraph>();
+  graph->launches = launches;
+  return graph;
+}
+
+absl::Status EmulatedDevice::Replay(const DeviceGraph& graph) {
+  ++counts_.replays;
+  replaying_ = true;
+  const absl::Status status =
+      static_cast<const EmulatedGraph&>(graph).launches.LaunchOn(*this);
+  replaying_ = false;
+  return status;
+}
+
+absl::Status EmulatedDevice::Run(int index, const LaunchShape& shape,
+                                 const void* args) {
   static const std::vector<KernelEntry> table = TableOf(AllKernels());
   const KernelEntry& kernel = table[index];
   if (shape.threads < 1 || shape.threads > kernel.max_threads ||

@@ -42,11 +42,26 @@ class EmulatedDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
+      const LaunchList& launches) override;
+  absl::Status Replay(const DeviceGraph& graph) override;
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
+  // What happened so far; those of a graph are no launches.
+  struct Counts {
+    int launches = 0;
+    int graphs = 0;
+    int replays = 0;
+  };
+  const Counts& counts() const { return counts_; }
+
  private:
+  absl::Status Run(int index, const LaunchShape& shape, const void* args);
+
   const EmulatedOptions options_;
   std::map<const std::byte*, std::vector<std::byte>> memory_;  // by end
+  Counts counts_;
+  bool replaying_ = false;
 };
 
 }  // namespace caravan::worker::cuda

@@ -3,6 +3,7 @@
 #ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_KERNEL_LIST_H_
 
+#include <cstddef>
 #include <type_traits>
 
 #include "worker/ops/cuda/kernels/ceilings.h"
@@ -19,6 +20,7 @@ namespace caravan::worker::cuda {
 template <typename... Kernels>
 struct KernelList {
   static constexpr int kCount = sizeof...(Kernels);
+  static constexpr size_t kArgsBytes[] = {sizeof(typename Kernels::Args)...};
 
   // The place of K in the list.
   template <typename K>
