@@ -82,6 +82,8 @@ struct Simd {
     return {Dot4<kFew>(sum.low, u.low, x), Dot4<kFew>(sum.high, u.high, x)};
   }
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  // The compiler moves no load across it.
+  static void Fence() { asm volatile("" ::: "memory"); }
 
   // QuantizeActivations of one group.
   static void QuantizeGroup(const float* x, char* group) {

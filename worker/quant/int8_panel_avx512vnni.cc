@@ -18,7 +18,7 @@ struct Simd {
   static constexpr int kMaxTokens = 6;  // of a tile
   static constexpr int VectorsFor(int tokens) { return tokens <= 3 ? 4 : 2; }
 
-  static constexpr int kPrefetchBytes = 8192;
+  static constexpr int kPrefetchBytes = 2048;
 
   static V Zero() { return _mm512_setzero_ps(); }
   static void Store(float* p, V v) { _mm512_storeu_ps(p, v); }
@@ -54,6 +54,8 @@ struct Simd {
     return _mm512_dpbusd_epi32(sum, u, Word(a));
   }
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  // The compiler moves no load across it.
+  static void Fence() { asm volatile("" ::: "memory"); }
 
   // QuantizeActivations of one group.
   static void QuantizeGroup(const float* x, char* group) {

@@ -96,6 +96,7 @@ struct Simd {
     });
   }
   static void Prefetch(const char*) {}
+  static void Fence() {}
   static void QuantizeGroup(const float* x, char* group) {
     QuantizeActivations(std::span(x, kGroupElements),
                         reinterpret_cast<ActivationGroup*>(group));
