@@ -2,6 +2,7 @@
 // GPU, as a step would run them, beside ceilings measured in the same run.
 //
 //   gpu_bench [--tokens N,..] [--context N] [--prefill N] [--seconds S]
+//             [--graphs]
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <iostream>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +41,7 @@ struct BenchOptions {
   int context = 512;
   int prefill = 2048;
   double seconds = 0.3;  // of a figure
+  bool graphs = false;   // whole steps as graphs instead of phases alone
 };
 
 struct Ceilings {
@@ -130,12 +133,29 @@ class Layer {
   absl::Status GateUp();
   absl::Status Down();
   absl::Status Head();
-  absl::Status Begin() {
-    return backend_.BeginStep({ids_, slots_, rows_, Rope(), Rope()});
+  // The greedy token of each row; or one drawn from top-k and top-p, scored.
+  absl::Status Greedy() {
+    sampling::SamplingParams params;
+    params.temperature = 0;
+    return Sample(params);
   }
+  absl::Status Draw() {
+    sampling::SamplingParams params;
+    params.top_p = 0.9f;
+    params.top_k = 50;
+    params.logprob_count = 5;
+    return Sample(params);
+  }
+  absl::Status Begin() {
+    return backend_.BeginStep(
+        {std::span(ids_).first(tokens_), slots_, rows_, Rope(), Rope()});
+  }
+  // All of the step's layers, as a model runs them.
+  absl::Status Layers();
 
  private:
   absl::Status Fill();
+  absl::Status Sample(const sampling::SamplingParams& params);
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
       const std::vector<int64_t>& rows, int64_t cols, PackSpec spec) {
     std::vector<RawMatrix> parts;
@@ -230,7 +250,9 @@ absl::Status Layer::Load(int64_t max_tokens, int64_t max_keys) {
                                .hidden = shape_.hidden,
                                .qkv_rows = heads_width() + 2 * kv,
                                .widest = shape_.feed_forward,
-                               .heads = shape_.heads}));
+                               .heads = shape_.heads,
+                               .logits_rows = 256,
+                               .vocabulary = shape_.vocabulary}));
   return Fill();
 }
 
@@ -339,6 +361,30 @@ absl::Status Layer::Head() {
                         .logits = logits()});
 }
 
+absl::Status Layer::Sample(const sampling::SamplingParams& params) {
+  const SamplingState state(params, /*choice=*/0, /*min_tokens=*/0,
+                            /*end_ids=*/{}, /*prompt=*/{}, /*output=*/{});
+  std::vector<SampleRow> samples(wanted_.size());
+  for (size_t i = 0; i < samples.size(); ++i) {
+    samples[i] = {static_cast<int32_t>(i), &state, static_cast<int32_t>(i)};
+  }
+  std::vector<TokenScore> sampled(samples.size());
+  return ops_.Sample({logits(), samples, {}, sampled, {}});
+}
+
+absl::Status Layer::Layers() {
+  CARAVAN_RETURN_IF_ERROR(Begin());
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    CARAVAN_RETURN_IF_ERROR(Qkv());
+    CARAVAN_RETURN_IF_ERROR(Attend());
+    CARAVAN_RETURN_IF_ERROR(Project());
+    CARAVAN_RETURN_IF_ERROR(GateUp());
+    CARAVAN_RETURN_IF_ERROR(Down());
+  }
+  backend_.EndStep();
+  return absl::OkStatus();
+}
+
 // One line of the table: time, bytes and flops of a phase against ceilings.
 void Print(const std::string& name, int64_t tokens, int64_t context,
            double seconds, double bytes, double flops,
@@ -359,6 +405,32 @@ struct Phase {
   double keys;     // bytes of cache read
   double flops;    // beside the weights'
 };
+
+// All layers at once, and sampling: what has no ceiling but its bytes.
+absl::Status MeasureWhole(Layer& layer, const Shape& shape, int64_t tokens,
+                          int32_t context, const Ceilings& ceilings,
+                          Stopwatch& stopwatch) {
+  layer.Prepare(tokens, context);
+  const double width = shape.heads * shape.head_dim;
+  const double kv = shape.kv_heads * shape.head_dim;
+  const double d = shape.hidden;
+  const double weights =
+      shape.layers * (d * (2 * width + 2 * kv) + 3.0 * d * shape.feed_forward);
+  const double keys = 4.0 * shape.layers * tokens * context * kv;
+  const double logits = 4.0 * tokens * shape.vocabulary;
+  CARAVAN_ASSIGN_OR_RETURN(const double layers,
+                           stopwatch.Time([&] { return layer.Layers(); }));
+  Print("layers", tokens, context, layers, 2 * weights + keys,
+        2 * weights * tokens, ceilings);
+  CARAVAN_RETURN_IF_ERROR(layer.Head());
+  CARAVAN_ASSIGN_OR_RETURN(const double greedy,
+                           stopwatch.Time([&] { return layer.Greedy(); }));
+  Print("greedy", tokens, context, greedy, logits, 0, ceilings);
+  CARAVAN_ASSIGN_OR_RETURN(const double drawn,
+                           stopwatch.Time([&] { return layer.Draw(); }));
+  Print("draw", tokens, context, drawn, logits, 0, ceilings);
+  return absl::OkStatus();
+}
 
 absl::Status MeasureStep(Layer& layer, const Shape& shape, int64_t tokens,
                          int32_t context, const Ceilings& ceilings,
@@ -405,7 +477,7 @@ absl::Status Run(const BenchOptions& options) {
   cuda::Device* const device = owned.get();
   CARAVAN_ASSIGN_OR_RETURN(
       const std::unique_ptr<Backend> backend,
-      cuda::MakeBackendOn(std::move(owned), CudaOptions()));
+      cuda::MakeBackendOn(std::move(owned), {.graphs = options.graphs}));
   Stopwatch stopwatch(device, options.seconds);
   CARAVAN_ASSIGN_OR_RETURN(const Ceilings ceilings,
                            MeasureCeilings(device, stopwatch));
@@ -423,10 +495,13 @@ absl::Status Run(const BenchOptions& options) {
       most,
       std::max<int64_t>(options.prefill, int64_t{256} * options.context)));
   for (const int tokens : options.tokens) {
+    CARAVAN_RETURN_IF_ERROR(MeasureWhole(layer, shape, tokens, options.context,
+                                         ceilings, stopwatch));
+    if (options.graphs) continue;
     CARAVAN_RETURN_IF_ERROR(MeasureStep(layer, shape, tokens, options.context,
                                         ceilings, stopwatch));
   }
-  if (options.prefill == 0) return absl::OkStatus();
+  if (options.prefill == 0 || options.graphs) return absl::OkStatus();
   return MeasureStep(layer, shape, options.prefill, 0, ceilings, stopwatch);
 }
 
@@ -443,6 +518,7 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 16384));
   app.add_option("--prefill", options.prefill, "Prompt tokens; 0: none")
       ->check(CLI::Range(0, 16384));
+  app.add_flag("--graphs", options.graphs, "Whole steps, as graphs");
   app.add_option("--seconds", options.seconds, "Of each figure")
       ->check(CLI::Range(0.01, 10.0));
   CLI11_PARSE(app, argc, argv);

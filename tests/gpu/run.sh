@@ -50,8 +50,9 @@ check() {
     return
   fi
   for tool in memcheck racecheck; do
-    timeout 150 "$sanitizer" --tool "$tool" --error-exitcode 1 \
-      bin/worker_ops_cuda_test --gtest_brief=1 --gtest_filter='Machine*MqaHead8'
+    timeout 155 "$sanitizer" --tool "$tool" --error-exitcode 1 \
+      bin/worker_ops_cuda_test --gtest_brief=1 \
+      --gtest_filter='Machine*MqaHead8:*Sampler*/Machine:Machine/CudaModel*'
   done
 }
 
@@ -60,6 +61,7 @@ measure() {
   nvidia-smi --query-gpu=name,clocks.sm,power.draw --format=csv || true
   timeout "$limit_seconds" bash -c \
     'bin/gpu_bench --tokens 1,8,64 --context 512 &&
+     bin/gpu_bench --tokens 1,8,64 --context 512 --graphs &&
      bin/gpu_bench --tokens 64 --context 2048 --prefill 0 &&
      bin/gpu_bench --tokens 256 --context 512 --prefill 0'
 }

@@ -198,6 +198,7 @@ absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
 }
 
 absl::Status CudaBackend::BeginStep(const StepInputs& inputs) {
+  EndStep();  // of a step that was given up
   const int64_t tokens = std::ssize(inputs.ids);
   const std::optional<int32_t> bucket = TokenBucket(tokens, reserved_tokens_);
   if (!options_.graphs || !bucket || !Decodes(inputs.rows) ||

@@ -5,6 +5,7 @@
 namespace caravan::worker::cuda {
 
 void RecordingDevice::Start(const GraphKey& key) {
+  Flush().IgnoreError();  // sticky
   key_ = key;
   launches_.clear();
 }

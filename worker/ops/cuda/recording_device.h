@@ -27,7 +27,8 @@ class RecordingDevice final : public Device {
   explicit RecordingDevice(std::unique_ptr<Device> device)
       : device_(std::move(device)) {}
 
-  // Launches are put off until Finish. Precondition: not recording.
+  // Launches are put off until Finish; those of a step that was not finished
+  // run now.
   void Start(const GraphKey& key);
   // Replays or launches what was put off. An error is given by every later
   // call too.

@@ -23,6 +23,12 @@ using ::caravan::testing::RepositoryPath;
 
 constexpr int32_t kBlocks = 32;
 constexpr int32_t kMaxTokens = 16;
+// Emulated contexts of several splits would take a sanitizer a minute.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
 
 // On the machine's device where `machine`, else on the emulated one.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(bool machine,
@@ -219,14 +225,15 @@ TEST_P(CudaModelTest, ReplaysGiveTheBitsOfDirectLaunches) {
   Model graphs(*MakeCuda(GetParam(), options));
   options.graphs = false;
   Model direct(*MakeCuda(GetParam(), options));
-  const std::vector<std::vector<Model::Part>> steps = {
-      {{{1, 9, 14}, 0, {0}}, {{3}, 0, {8}}},  // not a step that decodes
+  std::vector<std::vector<Model::Part>> steps = {
       {Decode(0, 2, 3), Decode(1, 30, 1), Decode(2, 5, 0)},
       {Decode(2, 11, 1), Decode(0, 8, 4), Decode(1, 1, 2)},
-      // Splits at the same time, and none again.
-      {Decode(0, 2, 520)},
-      {Decode(1, 12, 3)},
   };
+  // Splits at the same time, padded to a power of two, and none again.
+  if (GetParam() || !kSanitized) {
+    steps.push_back({Decode(0, 2, 1030)});
+    steps.push_back({Decode(1, 12, 3)});
+  }
   for (size_t i = 0; i < steps.size(); ++i) {
     SCOPED_TRACE(i);
     ExpectEqual(direct.Run(steps[i]), graphs.Run(steps[i]));
@@ -246,8 +253,6 @@ TEST(CudaGraphTest, StepsOfOneBucketAreOneGraph) {
   EXPECT_EQ(device.counts().graphs, 1);
   EXPECT_EQ(device.counts().replays, 3);
   EXPECT_LT(again, 15) << "head and sampling only";
-  model.Run({{{1, 2}, 3, {0}}});  // a prefill
-  EXPECT_EQ(device.counts().replays, 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Emulated, CudaModelTest, ::testing::Values(false));

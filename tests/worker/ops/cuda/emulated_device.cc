@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "common/status/errors.h"
+#include "common/status/status_macros.h"
 #include "common/strings.h"
 
 namespace caravan::worker::cuda {
@@ -309,21 +310,30 @@ bool EmulatedDevice::Owns(const void* address) const {
   return found != memory_.end() && byte >= found->second.data();
 }
 
+absl::Status EmulatedDevice::Health() const {
+  if (counts_.attempts < last_attempt_) return absl::OkStatus();
+  return MakeError(Reason::kInternal, "an injected error of the device");
+}
+
 absl::Status EmulatedDevice::Upload(void* target, const void* source,
                                     size_t bytes) {
+  CARAVAN_RETURN_IF_ERROR(Health());
   std::memcpy(target, source, bytes);
   return absl::OkStatus();
 }
 
 absl::Status EmulatedDevice::Download(void* target, const void* source,
                                       size_t bytes) {
+  CARAVAN_RETURN_IF_ERROR(Health());
   std::memcpy(target, source, bytes);
   return absl::OkStatus();
 }
 
 absl::Status EmulatedDevice::LaunchIndex(int index, const LaunchShape& shape,
                                          const void* args) {
+  CARAVAN_RETURN_IF_ERROR(Health());
   if (!replaying_) ++counts_.launches;
+  ++counts_.attempts;
   return Run(index, shape, args);
 }
 

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -45,23 +46,32 @@ class EmulatedDevice final : public Device {
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;
-  absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status Synchronize() override { return Health(); }
 
   // What happened so far; those of a graph are no launches.
   struct Counts {
     int launches = 0;
+    int attempts = 0;  // launches, and those of graphs
     int graphs = 0;
     int replays = 0;
   };
   const Counts& counts() const { return counts_; }
 
+  // After `launches` more, whatever is asked of the device fails, as after a
+  // fault of a kernel. Call it while nothing runs.
+  void FailAfterLaunches(int launches) {
+    last_attempt_ = counts_.attempts + launches;
+  }
+
  private:
+  absl::Status Health() const;
   absl::Status Run(int index, const LaunchShape& shape, const void* args);
 
   const EmulatedOptions options_;
   std::map<const std::byte*, std::vector<std::byte>> memory_;  // by end
   Counts counts_;
   bool replaying_ = false;
+  int last_attempt_ = std::numeric_limits<int>::max();
 };
 
 }  // namespace caravan::worker::cuda

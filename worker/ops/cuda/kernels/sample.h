@@ -585,16 +585,10 @@ struct WeightSharesKernel {
 struct PickTokenKernel {
   static constexpr int kThreads = 256;
   static constexpr int kIds = kSegmentIds / kThreads;  // of a thread
-  static constexpr int kSharedBytes = kThreads * int{sizeof(WeightShare)} + 32;
+  static constexpr int kSharedBytes =
+      kThreads * int{sizeof(WeightShare)} + 32;  // and a Place
   struct Args {
     SampleTables tables;
-  };
-
-  // How far the running sum has come.
-  struct Place {
-    uint64_t sum;
-    uint64_t equals;
-    int32_t index;
   };
 
   template <typename Thread>
@@ -603,60 +597,83 @@ struct PickTokenKernel {
     const int64_t t = thread.block_x();
     if (!Draws(tables, t)) return;
     const SampleTask& task = tables.tasks[t];
-    const DrawState& draw = tables.draws[t];
-    uint64_t border, equals;
-    BorderOf(task, draw, border, equals);
+    Row row = {tables.logits + task.logits_row * tables.stride,
+               tables.vocabulary,
+               tables.draws[t].max,
+               task.temperature,
+               0,
+               0};
+    BorderOf(task, tables.draws[t], row.border, row.equals);
     WeightShare* const shares = static_cast<WeightShare*>(thread.shared());
     Place* const place = reinterpret_cast<Place*>(shares + kThreads);
     const WeightShare* const segments = tables.shares + t * tables.segments;
-    const uint64_t target =
-        TargetOf(task, segments, tables.segments, border, equals);
+    const uint64_t target = TargetOf(task, segments, tables.segments, row);
     if (thread.thread() == 0) {
       *place = {};
-      Advance(segments, tables.segments, border, equals, target, *place);
+      Advance(segments, tables.segments, row, target, *place);
     }
     thread.Sync();
-    const int32_t segment = place->index;
-    const float* const logits = tables.logits + task.logits_row * tables.stride;
-    const int32_t begin = segment * kSegmentIds + thread.thread() * kIds;
-    const auto weight = [&](int32_t id) {
-      return id < tables.vocabulary
-                 ? SampleWeight(logits[id], draw.max, task.temperature)
-                 : 0;
-    };
-    WeightShare own = {};
-    for (int32_t i = 0; i < kIds; ++i) {
-      if (begin + i < tables.vocabulary) {
-        AddWeight(weight(begin + i), border, own);
-      }
-    }
-    shares[thread.thread()] = own;
+    const int32_t begin = place->index * kSegmentIds;
+    shares[thread.thread()] = ShareOf(row, begin + thread.thread() * kIds);
     thread.Sync();
     if (thread.thread() != 0) return;
     place->index = 0;
-    Advance(shares, kThreads, border, equals, target, *place);
-    int32_t id = segment * kSegmentIds + place->index * kIds;
-    uint64_t sum = place->sum;
-    uint64_t before = place->equals;
-    for (;; ++id) {
-      WeightShare one = {};
-      AddWeight(weight(id), border, one);
-      sum += SumOf(one, before, border, equals);
-      before += one.equals;
-      if (sum > target || id + 1 >= tables.vocabulary) break;
-    }
-    tables.records[t].token_id = id;
+    Advance(shares, kThreads, row, target, *place);
+    tables.records[t].token_id =
+        IdAt(row, begin + place->index * kIds, target, *place);
   }
 
  private:
+  // How far the running sum has come.
+  struct Place {
+    uint64_t sum;
+    uint64_t equals;
+    int32_t index;
+  };
+
+  // What weights are made of, and what of them stays.
+  struct Row {
+    const float* logits;
+    int32_t vocabulary;
+    float max;
+    float temperature;
+    uint64_t border;
+    uint64_t equals;
+  };
+
+  static CARAVAN_DEVICE uint64_t WeightOf(const Row& row, int32_t id) {
+    return SampleWeight(row.logits[id], row.max, row.temperature);
+  }
+
+  // Of a thread's ids.
+  static CARAVAN_DEVICE WeightShare ShareOf(const Row& row, int32_t begin) {
+    WeightShare share = {};
+    for (int32_t id = begin; id < begin + kIds && id < row.vocabulary; ++id) {
+      AddWeight(WeightOf(row, id), row.border, share);
+    }
+    return share;
+  }
+
+  // The first id from `id` on that takes the sum beyond the target.
+  static CARAVAN_DEVICE int32_t IdAt(const Row& row, int32_t id,
+                                     uint64_t target, Place place) {
+    for (; id + 1 < row.vocabulary; ++id) {
+      WeightShare one = {};
+      AddWeight(WeightOf(row, id), row.border, one);
+      place.sum += SumOf(one, place.equals, row.border, row.equals);
+      place.equals += one.equals;
+      if (place.sum > target) break;
+    }
+    return id;
+  }
+
   static CARAVAN_DEVICE uint64_t TargetOf(const SampleTask& task,
                                           const WeightShare* segments,
-                                          int32_t count, uint64_t border,
-                                          uint64_t equals) {
+                                          int32_t count, const Row& row) {
     uint64_t sum = 0;
     uint64_t before = 0;
     for (int32_t i = 0; i < count; ++i) {
-      sum += SumOf(segments[i], before, border, equals);
+      sum += SumOf(segments[i], before, row.border, row.equals);
       before += segments[i].equals;
     }
     const uint32_t draw = sampling::TokenDraw(
@@ -667,12 +684,12 @@ struct PickTokenKernel {
 
   // To the first share that takes the sum beyond the target.
   static CARAVAN_DEVICE void Advance(const WeightShare* shares, int32_t count,
-                                     uint64_t border, uint64_t equals,
-                                     uint64_t target, Place& place) {
+                                     const Row& row, uint64_t target,
+                                     Place& place) {
     for (; place.index + 1 < count; ++place.index) {
       const WeightShare& share = shares[place.index];
       const uint64_t sum =
-          place.sum + SumOf(share, place.equals, border, equals);
+          place.sum + SumOf(share, place.equals, row.border, row.equals);
       if (sum > target) return;
       place.sum = sum;
       place.equals += share.equals;
