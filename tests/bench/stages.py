@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What a chain of stages on one machine reaches of one stage's throughput.
+"""What a chain of stages, or ranks, on one machine reach of one stage's
+throughput.
 
 Both replicas run at once and get the load in turns, so that what else the
 machine does meets both; each has the same threads in all. Prints tokens/s, the
@@ -11,6 +12,7 @@ as many micro-batches as stages: where a step is bound by the weights' bytes
 by arithmetic (many streams) it is 1.
 
 Usage: stages.py --model DIR [--bin DIR] [--stages 2] [--threads 2]
+       stages.py --model DIR --stages 1 --chain-flag=--ranks=2
 Not run by the tests: it wants a quiet machine.
 """
 
@@ -39,6 +41,8 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker-flag", action="append", default=[],
                         help="for every worker, such as --activations=bf16")
+    parser.add_argument("--chain-flag", action="append", default=[],
+                        help="for the workers that are compared with one")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -66,15 +70,26 @@ def compare(one, chain, options, streams):
     }
 
 
+def compute_seconds(service):
+    """Mean time that a stage computed on a plan."""
+    metrics, name = service.metrics(), "caravan_worker_stage_compute_seconds"
+    return metrics.sum(name + "_sum") / metrics.sum(name + "_count")
+
+
 def wire(chain):
     metrics = chain.services["worker-1"].metrics()
     name = "caravan_worker_stage_"
     count = metrics.sum(name + "hop_seconds_count")
+    if count == 0:
+        return None  # one stage
     return {
         "bytes_per_token": metrics.sum(name + "sent_bytes_total") /
         metrics.sum(name + "sent_tokens_total"),
         "seconds_per_hop": metrics.sum(name + "hop_seconds_sum") / count,
         "plans": count,
+        "compute_seconds": [compute_seconds(service) for name, service in
+                            sorted(chain.services.items())
+                            if name.startswith("worker-1")],
     }
 
 
@@ -82,13 +97,14 @@ def measure(options, folder):
     from suite import Suite
     suites = []
     try:
-        for stages in (1, options.stages):
-            log_dir = folder / str(stages)
+        for name, stages, flags in (
+                ("one", 1, []), ("chain", options.stages, options.chain_flag)):
+            log_dir = folder / name
             log_dir.mkdir()
             suites.append(Suite(
                 log_dir, "--stages", str(stages), "--threads",
                 str(max(1, options.threads // stages)), model=options.model,
-                worker_flags=options.worker_flag))
+                worker_flags=[*options.worker_flag, *flags]))
         for suite in suites:
             throughput(suite, options, options.streams[0])  # warm
         points = [compare(*suites, options, streams)
@@ -110,12 +126,15 @@ def main():
     for point in result["points"]:
         print(f"{point['streams']:4d} streams  one stage "
               f"{point['one_tokens_per_second']:8.1f} tokens/s  "
-              f"{options.stages} stages "
+              f"{options.stages} stages {' '.join(options.chain_flag)} "
               f"{point['chain_tokens_per_second']:8.1f} tokens/s  "
               f"{100 * point['ratio']:5.1f} %")
-    print(f"{result['wire']['bytes_per_token']:.0f} bytes per token on the "
-          f"wire, {1e3 * result['wire']['seconds_per_hop']:.3f} ms per hop and "
-          "back")
+    if result["wire"]:
+        print(f"{result['wire']['bytes_per_token']:.0f} bytes per token on "
+              f"the wire, {1e3 * result['wire']['seconds_per_hop']:.3f} ms per "
+              "hop and back")
+        print("a plan's milliseconds in each stage:", ", ".join(
+            f"{1e3 * t:.2f}" for t in result["wire"]["compute_seconds"]))
 
 
 if __name__ == "__main__":

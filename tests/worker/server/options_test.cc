@@ -121,6 +121,12 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.max_prefill_tokens = 0; }),
               bad("--max-prefill-tokens"));
   EXPECT_THAT(refusal([](O& o) { o.depth = 9; }), bad("--depth"));
+  EXPECT_THAT(refusal([](O& o) { o.ranks = 9; }), bad("--ranks"));
+  EXPECT_THAT(refusal([](O& o) {
+                o.ranks = 4;
+                o.threads = 3;
+              }),
+              bad("--threads"));
   EXPECT_THAT(refusal([](O& o) { o.stage = {0, 2}; }), bad("--next"));
   EXPECT_THAT(refusal([](O& o) { o.next = "a:1"; }), bad("--next"));
   EXPECT_THAT(refusal([](O& o) { o.stage = {2, 2}; }), bad("--stage"));
