@@ -20,7 +20,7 @@ void CandidateTable::Append(const Candidate& candidate) {
   rows_.push_back(candidate);
   for (std::vector<float>* column :
        {&columns_.queued_tokens, &columns_.leased_blocks, &columns_.block_count,
-        &columns_.waiting, &columns_.free_places, &columns_.seconds_per_token,
+        &columns_.free_places, &columns_.seconds_per_token,
         &columns_.matched_blocks, &columns_.away}) {
     column->push_back(0);
   }
@@ -37,7 +37,6 @@ void CandidateTable::FillLoad(size_t row) {
       static_cast<float>(c.credit.prefill_tokens);
   columns_.leased_blocks[row] = static_cast<float>(c.load.leased_blocks) +
                                 static_cast<float>(c.credit.blocks);
-  columns_.waiting[row] = static_cast<float>(c.load.waiting_count);
   columns_.free_places[row] = static_cast<float>(c.max_running_count) -
                               static_cast<float>(c.sequence_count());
   const float speed = c.load.prefill_tokens_per_second;

@@ -40,7 +40,6 @@ struct CandidateColumns {
   std::vector<float> queued_tokens;  // prefill that waits or was placed
   std::vector<float> leased_blocks;  // placed ones included
   std::vector<float> block_count;
-  std::vector<float> waiting;            // sequences that do not run
   std::vector<float> free_places;        // in the running set; may be negative
   std::vector<float> seconds_per_token;  // of prefill; 0: not known
   std::vector<float> matched_blocks;

@@ -310,6 +310,7 @@ absl::StatusOr<std::vector<Placement>> Placer::Place(const PlaceQuery& query) {
   PlacementQuery ranked_query;
   ranked_query.prompt_tokens = query.prompt_tokens;
   ranked_query.expected_output_tokens = query.expected_output_tokens;
+  ranked_query.priority = query.priority;
   ranked_query.affinity_key = AffinityKey(query);
   const std::vector<size_t> order = policy_->Rank(
       ranked_query, pool.candidates, static_cast<size_t>(options_.max_targets));

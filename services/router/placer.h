@@ -34,6 +34,7 @@ struct PlaceQuery {
   std::vector<std::vector<kv::BlockHash>> chains;  // one for each identity
   int32_t prompt_tokens = 0;
   int32_t expected_output_tokens = 0;
+  int32_t priority = 0;
   std::optional<Identity> required_identity;  // its class alone counts
   std::vector<int> required_features;
   std::vector<std::string> excluded_worker_ids;

@@ -19,6 +19,7 @@ namespace caravan::router {
 struct PlacementQuery {
   int32_t prompt_tokens = 0;
   int32_t expected_output_tokens = 0;  // all choices together
+  int32_t priority = 0;                // higher is more urgent
   // Requests with equal keys belong together; the client's key, else the
   // prompt's beginning.
   std::string affinity_key;

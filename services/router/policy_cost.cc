@@ -14,53 +14,94 @@ constexpr float kPressureWeight = 4;
 // A sequence that waits for a place in the running set waits for another to
 // end: about what a prompt of 1,024 tokens costs.
 constexpr float kQueueBlocks = 64;
+// Reading a block of context in a step against computing it, times the steps
+// that a prefill lasts; it mostly tells equals apart.
+constexpr float kDecodeWeight = 0.02f;
+// Of L: tuned on the six traces of tests/simulation.
+constexpr float kLoadWeight = 1.5f;
+constexpr float kLowPriorityWeight = 2;
 // Replicas whose speeds differ by more than this are taken as this different.
 constexpr float kMaxSlowdown = 16;
+// Weight of the newest placement in the mean work.
+constexpr float kNewest = 0.02f;
 constexpr float kBlocksPerToken = 1.0f / kv::kBlockTokens;
 
 // Prefill speed of the fastest, in tokens per second; 0 where none is known.
 float FastestSpeed(const std::vector<float>& seconds_per_token) {
-  float least = std::numeric_limits<float>::infinity();
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  float least = kInfinity;
   for (const float seconds : seconds_per_token) {
-    least = std::min(
-        least, seconds > 0 ? seconds : std::numeric_limits<float>::infinity());
+    least = std::min(least, seconds > 0 ? seconds : kInfinity);
   }
   return 1 / least;
 }
 
+// Prefill that waits at an available replica, on average.
+float MeanQueuedTokens(const CandidateColumns& columns) {
+  float tokens = 0;
+  float available = 0;
+  for (size_t i = 0; i < columns.away.size(); ++i) {
+    const float counts = columns.away[i] > 0 ? 0.0f : 1.0f;
+    tokens += counts * columns.queued_tokens[i];
+    available += counts;
+  }
+  return tokens / std::max(available, 1.0f);
+}
+
 }  // namespace
+
+float CostPolicy::WorkWeight(const PlacementQuery& query,
+                             const CandidateColumns& columns) const {
+  if (query.priority > 0) return 1;
+  const float requests = MeanQueuedTokens(columns) / mean_work_tokens_;
+  const float patience = query.priority < 0 ? kLowPriorityWeight : 1;
+  return 1 + kLoadWeight * patience * requests;
+}
 
 void CostPolicy::FillCosts(const PlacementQuery& query,
                            const CandidateTable& candidates) {
   const CandidateColumns& c = candidates.columns();
   const float fastest = FastestSpeed(c.seconds_per_token);
-  const float prompt = static_cast<float>(query.prompt_tokens);
-  const float prompt_blocks = prompt * kBlocksPerToken;
+  const float work_weight = WorkWeight(query, c);
+  const float prompt_blocks =
+      static_cast<float>(query.prompt_tokens) * kBlocksPerToken;
   const float own_blocks =
       prompt_blocks +
       static_cast<float>(query.expected_output_tokens) * kBlocksPerToken;
   costs_.resize(candidates.size());
   for (size_t i = 0; i < costs_.size(); ++i) {
-    const float uncached =
+    const float work =
         std::max(prompt_blocks - c.matched_blocks[i], kBlocksPerToken);
-    const float prefill = uncached + c.queued_tokens[i] * kBlocksPerToken;
+    const float wait = c.queued_tokens[i] * kBlocksPerToken;
     const float slowdown = std::max(
         std::min(c.seconds_per_token[i] * fastest, kMaxSlowdown), 1.0f);
     // Matched blocks may be leased already: they cost no room.
     const float shortage = std::max(c.leased_blocks[i] + own_blocks -
                                         c.matched_blocks[i] - c.block_count[i],
                                     0.0f);
-    const float waiting = std::max(1 - c.free_places[i], c.waiting[i]);
-    costs_[i] = prefill * slowdown + c.leased_blocks[i] +
+    const float waiting = std::max(1 - c.free_places[i], 0.0f);
+    costs_[i] = (wait + work_weight * work) * slowdown +
+                kDecodeWeight * c.leased_blocks[i] +
                 kPressureWeight * shortage + kQueueBlocks * waiting + c.away[i];
   }
+}
+
+void CostPolicy::NoteWork(const PlacementQuery& query,
+                          const Candidate& chosen) {
+  const float work = static_cast<float>(query.prompt_tokens) -
+                     static_cast<float>(chosen.matched_blocks) *
+                         static_cast<float>(chosen.block_size);
+  mean_work_tokens_ +=
+      kNewest * (std::max(work, float{kv::kBlockTokens}) - mean_work_tokens_);
 }
 
 std::vector<size_t> CostPolicy::Rank(const PlacementQuery& query,
                                      const CandidateTable& candidates,
                                      size_t most) {
   FillCosts(query, candidates);
-  return LeastOf(costs_, turn_++, most);
+  const std::vector<size_t> order = LeastOf(costs_, turn_++, most);
+  if (!order.empty()) NoteWork(query, candidates[order.front()]);
+  return order;
 }
 
 }  // namespace caravan::router

@@ -1,15 +1,22 @@
-// Places where the request costs least, counted in KV blocks of work:
+// Places where the request costs the fleet least time, counted in KV blocks of
+// prefill:
 //
-//   prefill   blocks to compute before its first token: what waits there and
-//             what of the prompt is not in the prefix cache, slower replicas
-//             counting more
-// + decode    blocks that each step reads, its own included
+//   wait      blocks to compute there before it, placed ones included
+// + work      blocks of its own that are not in the prefix cache, times (1 + L)
+// + decode    blocks that each step reads: a fiftieth of a block's prefill each
 // + pressure  blocks that do not fit, four times: sequences would be parked
-// + queue     sequences that would wait for a place in the running set
+// + queue     sequences beyond the running set
 //
-// A cached prefix thus wins until its replica is busier than the prefix
-// saves. What is placed but not yet in a heartbeat counts like load. Ties go
-// round.
+// wait and work count more on slower replicas.
+//
+// L is the mean number of requests that a replica still has to prefill. Work
+// delays not only who brings it but whoever comes until the queue is empty,
+// and of these there are about L: the busier the fleet, the more a cached
+// prefix is worth. An idle fleet thus spreads requests, a busy one keeps them
+// together until the wait exceeds what the cache saves all. High priorities ask
+// for their own first token alone (L = 0); low ones wait twice as gladly.
+//
+// Ties go round.
 #ifndef CARAVAN_SERVICES_ROUTER_POLICY_COST_H_
 #define CARAVAN_SERVICES_ROUTER_POLICY_COST_H_
 
@@ -29,10 +36,14 @@ class CostPolicy final : public Policy {
                            size_t most) override;
 
  private:
+  float WorkWeight(const PlacementQuery& query,
+                   const CandidateColumns& columns) const;
   void FillCosts(const PlacementQuery& query, const CandidateTable& candidates);
+  void NoteWork(const PlacementQuery& query, const Candidate& chosen);
 
   size_t turn_ = 0;
-  std::vector<float> costs_;  // of the placement under way, by row
+  float mean_work_tokens_ = 512;  // uncached, of recent placements
+  std::vector<float> costs_;      // of the placement under way, by row
 };
 
 }  // namespace caravan::router

@@ -99,6 +99,7 @@ absl::StatusOr<PlaceQuery> ToQuery(const v1::PlaceRequest& request) {
                                  request.required_features().end());
   query.excluded_worker_ids.assign(request.excluded_worker_ids().begin(),
                                    request.excluded_worker_ids().end());
+  query.priority = request.priority();
   query.routing_key = request.routing_key();
   return query;
 }

@@ -155,7 +155,7 @@ void SimulatedFleet::Beat(int index, int64_t stream) {
 
 void SimulatedFleet::BeatOnce(int index) {
   const Worker& worker = workers_[static_cast<size_t>(index)];
-  const worker::EngineLoad& engine = worker.engine->load();
+  const worker::EngineLoad engine = worker.engine->load();
   router::ReplicaLoad load;
   load.running_count = engine.running_sequences;
   load.waiting_count = engine.waiting_sequences;
@@ -298,6 +298,7 @@ router::PlaceQuery SimulatedFleet::QueryOf(size_t request) {
                         outcomes_[request].output_tokens;
   query.expected_output_tokens =
       wanted.output_tokens - outcomes_[request].output_tokens;
+  query.priority = wanted.priority;
   query.chains.push_back(kv::HashChain(Root(), *wanted.prompt));
   query.excluded_worker_ids = running_[request].excluded;
   return query;

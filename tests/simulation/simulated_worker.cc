@@ -52,8 +52,12 @@ SimulatedWorker::SimulatedWorker(const worker::EngineOptions& options,
 }
 
 absl::Status SimulatedWorker::Submit(worker::GroupRequest request) {
+  const auto tokens = static_cast<int64_t>(
+      request.prompt->size() + request.choices.front().output.size());
   const absl::Status status = engine_->Submit(std::move(request));
-  if (status.ok()) Wake();
+  if (!status.ok()) return status;
+  unreported_.push_back(tokens);
+  Wake();
   return status;
 }
 
@@ -72,6 +76,7 @@ void SimulatedWorker::Wake() {
 // The engine is asked at the step's beginning; what it says is told at its
 // end, and what comes in between waits for the next step, as it really does.
 void SimulatedWorker::Step() {
+  taken_count_ = unreported_.size();
   const absl::StatusOr<worker::StepReport> report = engine_->Step();
   if (!report.ok()) std::abort();
   std::vector<worker::StepReport> reports = std::exchange(reports_, {});
@@ -90,7 +95,20 @@ void SimulatedWorker::Step() {
               });
 }
 
+worker::EngineLoad SimulatedWorker::load() const {
+  worker::EngineLoad load = load_;
+  for (const int64_t tokens : unreported_) {
+    ++load.waiting_sequences;
+    load.queued_prefill_tokens += tokens;
+  }
+  return load;
+}
+
 void SimulatedWorker::EndStep(const std::vector<worker::StepReport>& reports) {
+  unreported_.erase(
+      unreported_.begin(),
+      unreported_.begin() + static_cast<std::ptrdiff_t>(taken_count_));
+  taken_count_ = 0;
   for (const worker::StepReport& report : reports) {
     load_ = report.load;
     prefill_tokens_ += report.counters.prefill_tokens;

@@ -58,8 +58,9 @@ class SimulatedWorker final : public worker::EngineSink {
   void Stop() { *alive_ = false; }
   bool alive() const { return *alive_; }
 
-  // As after the last step that has ended.
-  const worker::EngineLoad& load() const { return load_; }
+  // As Engine::load() would say in a real worker: after the last step that
+  // has ended, and what was submitted since that step began.
+  worker::EngineLoad load() const;
   int64_t step_count() const { return step_count_; }
   int64_t prefill_tokens() const { return prefill_tokens_; }
   int64_t cached_tokens() const { return cached_tokens_; }
@@ -85,6 +86,8 @@ class SimulatedWorker final : public worker::EngineSink {
   bool awake_ = false;
   std::vector<worker::StepReport> reports_;  // of the step under way
   worker::EngineLoad load_;
+  std::vector<int64_t> unreported_;  // tokens of submits after the last report
+  size_t taken_count_ = 0;           // of them, by the step under way
   int64_t step_count_ = 0;
   int64_t prefill_tokens_ = 0;
   int64_t cached_tokens_ = 0;

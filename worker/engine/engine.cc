@@ -192,8 +192,12 @@ void Engine::StartDrain() {
 bool Engine::Drained() const { return !state_->inbox.AnyAlive(); }
 
 EngineLoad Engine::load() const {
+  const Inbox::Unreported unreported = state_->inbox.unreported();
   absl::MutexLock lock(&state_->mutex);
-  return state_->published_load;
+  EngineLoad load = state_->published_load;
+  load.waiting_sequences += unreported.sequences;
+  load.queued_prefill_tokens += unreported.tokens;
+  return load;
 }
 
 std::vector<kv::BlockHash> Engine::CachedHashes() const {

@@ -210,7 +210,7 @@ class Engine {
   // event of each was emitted.
   bool Drained() const;
 
-  // Thread-safe. Load after the last step.
+  // Thread-safe. Load after the last step, and what was submitted since.
   EngineLoad load() const;
 
   // Thread-safe. Every hash in the prefix index at the last step's end.

@@ -140,6 +140,24 @@ void Inbox::Stop() {
   stop_ = true;
 }
 
+void Inbox::Count(const std::vector<GroupRequest>& groups, Unreported& sum) {
+  for (const GroupRequest& group : groups) {
+    // Choices share the prompt's computation.
+    sum.tokens += static_cast<int64_t>(group.prompt->size());
+    for (const ChoiceStart& choice : group.choices) {
+      ++sum.sequences;
+      sum.tokens += static_cast<int64_t>(choice.output.size());
+    }
+  }
+}
+
+Inbox::Unreported Inbox::unreported() const {
+  absl::MutexLock lock(&mutex_);
+  Unreported sum = taken_;
+  Count(groups_, sum);
+  return sum;
+}
+
 bool Inbox::AnyAlive() const {
   absl::MutexLock lock(&mutex_);
   return !alive_.empty();
@@ -158,6 +176,7 @@ bool Inbox::stopped() const {
 
 std::vector<GroupRequest> Inbox::TakeGroups() {
   absl::MutexLock lock(&mutex_);
+  Count(groups_, taken_);
   sequences_taken_ += std::exchange(sequences_here_, 0);
   return std::exchange(groups_, {});
 }
@@ -172,6 +191,7 @@ void Inbox::Update(const std::vector<GroupId>& ended, int32_t queued_sequences,
   absl::MutexLock lock(&mutex_);
   for (const GroupId id : ended) alive_.erase(id);
   sequences_taken_ = queued_sequences;
+  taken_ = Unreported();
   retry_after_ = retry_after;
 }
 

@@ -39,6 +39,14 @@ class Inbox {
   void Close(absl::Status status);
   void Stop();
 
+  // What was submitted and is in no report yet: a long step must not hide it
+  // from routers.
+  struct Unreported {
+    int32_t sequences = 0;
+    int64_t tokens = 0;  // prompts and resumed outputs
+  };
+  Unreported unreported() const;
+
   // Whether a group is alive: here, waiting or running.
   bool AnyAlive() const;
 
@@ -58,6 +66,7 @@ class Inbox {
  private:
   absl::Status CheckShape(const GroupRequest& request) const;
   absl::Status CheckFits(const GroupRequest& request) const;
+  static void Count(const std::vector<GroupRequest>& groups, Unreported& sum);
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stop_ || !groups_.empty() || !cancels_.empty();
   }
@@ -69,7 +78,8 @@ class Inbox {
   std::vector<GroupRequest> groups_ ABSL_GUARDED_BY(mutex_);
   std::vector<Cancellation> cancels_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<GroupId> alive_ ABSL_GUARDED_BY(mutex_);
-  int32_t sequences_here_ ABSL_GUARDED_BY(mutex_) = 0;   // of groups_
+  Unreported taken_ ABSL_GUARDED_BY(mutex_);            // since the last Update
+  int32_t sequences_here_ ABSL_GUARDED_BY(mutex_) = 0;  // of groups_
   int32_t sequences_taken_ ABSL_GUARDED_BY(mutex_) = 0;  // that wait inside
   absl::Duration retry_after_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(1);
 };

@@ -42,6 +42,7 @@ void Scheduler::Add(GroupRequest request) {
     sequence->output = std::move(start.output);
     waiting_.insert(sequence.get());
     group->sequences.push_back(std::move(sequence));
+    ExpectPrefill(*group->sequences.back());
   }
   Group& added = *groups_.emplace(id, std::move(group)).first->second;
   new_ids_.push_back(id);
@@ -232,6 +233,22 @@ int32_t Scheduler::queued_count() const {
       waiting_, [](const Sequence* s) { return !s->parked; }));
 }
 
+// For the load that routers see: the first choice computes what of the prompt
+// is not cached, the others what they continue.
+void Scheduler::ExpectPrefill(Sequence& sequence) {
+  const Group& group = *sequence.group;
+  sequence.expected_prefill = sequence.known() - group.prompt_size();
+  if (group.sequences.size() > 1) return;
+  const int32_t full =
+      options_.prefix_cache ? sequence.known() / kv::kBlockTokens : 0;
+  const size_t cached = index_
+                            .Find(group.root, sequence.Hashes(full),
+                                  sequence.Tokens(0, full * kv::kBlockTokens))
+                            .size();
+  sequence.expected_prefill = std::max(
+      1, sequence.known() - static_cast<int32_t>(cached) * kv::kBlockTokens);
+}
+
 EngineLoad Scheduler::Load() const {
   EngineLoad load;
   load.running_sequences = static_cast<int32_t>(running_.size());
@@ -242,7 +259,8 @@ EngineLoad Scheduler::Load() const {
   for (const Sequence* sequence : waiting_) {
     ++load.waiting_sequences;
     load.parked_sequences += sequence->parked ? 1 : 0;
-    load.queued_prefill_tokens += sequence->known();
+    load.queued_prefill_tokens +=
+        sequence->parked ? sequence->known() : sequence->expected_prefill;
   }
   for (const Sequence* sequence : leaving_) {
     if (sequence->state != SequenceState::kParking) continue;

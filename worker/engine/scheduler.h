@@ -164,6 +164,7 @@ class Scheduler {
   void Leave(Sequence& sequence);
 
   // Changes of state, scheduler.cc.
+  void ExpectPrefill(Sequence& sequence);
   void EndIfComplete(Sequence& sequence);
   void FinishChoice(Sequence& sequence, ChoiceEnd end,
                     std::optional<TokenId> stop_token_id);

@@ -65,6 +65,8 @@ struct Sequence {
   int32_t prefill_end = 0;  // what was known when it was admitted
   int32_t indexed = 0;      // full blocks that were offered to the index
   std::vector<kv::BlockHash> hashes;  // of its first full blocks
+  // Tokens to compute for its prefill, as it looked when it was queued.
+  int32_t expected_prefill = 0;
 
   int32_t rows_in_flight = 0;
   bool sampling_in_flight = false;

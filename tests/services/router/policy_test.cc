@@ -147,6 +147,33 @@ TEST(CostPolicyTest, ACachedPrefixLosesWhenItsReplicaIsBusierThanItSaves) {
             0u);
 }
 
+// Where all have much to do, work saved is worth more than one's own wait.
+TEST(CostPolicyTest, ABusyFleetKeepsPrefixesTogether) {
+  Fleet fleet(2);
+  fleet.candidates[0].matched_blocks = 10;
+  fleet.candidates[0].load.queued_prefill_tokens = 400;
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), 1).front(), 1u);
+  fleet.candidates[0].load.queued_prefill_tokens += 2000;
+  fleet.candidates[1].load.queued_prefill_tokens += 2000;
+  EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), 1).front(), 0u);
+}
+
+TEST(CostPolicyTest, PrioritySaysHowMuchAFirstTokenMayWaitForOthers) {
+  Fleet fleet(2);
+  fleet.candidates[0].matched_blocks = 10;
+  fleet.candidates[0].load.queued_prefill_tokens = 2400;
+  fleet.candidates[1].load.queued_prefill_tokens = 2000;
+  PlacementQuery query = Prompt(320);
+  query.priority = 1;
+  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 1u);
+  query.priority = 0;
+  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 0u);
+  fleet.candidates[0].load.queued_prefill_tokens = 4200;
+  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 1u);
+  query.priority = -1;
+  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 0u);
+}
+
 TEST(CostPolicyTest, AFullCacheRepels) {
   Fleet fleet(2);
   fleet.candidates[0].load.leased_blocks = 990;
@@ -158,6 +185,7 @@ TEST(CostPolicyTest, AFullCacheRepels) {
 
 TEST(CostPolicyTest, WaitingSequencesRepel) {
   Fleet fleet(2);
+  fleet.candidates[0].load.running_count = 32;
   fleet.candidates[0].load.waiting_count = 3;
   fleet.candidates[1].load.leased_blocks = 100;
   EXPECT_EQ(Make("cost")->Rank(Prompt(320), fleet.Table(), SIZE_MAX).front(),
