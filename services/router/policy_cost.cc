@@ -17,9 +17,11 @@ constexpr float kQueueBlocks = 64;
 // Reading a block of context in a step against computing it, times the steps
 // that a prefill lasts; it mostly tells equals apart.
 constexpr float kDecodeWeight = 0.02f;
-// Of L: tuned on the six traces of tests/simulation.
-constexpr float kLoadWeight = 1.5f;
+// Of L squared: tuned on the six traces of tests/simulation (policies.md).
+constexpr float kLoadWeight = 0.5f;
 constexpr float kLowPriorityWeight = 2;
+// More requests than this a replica count as so many.
+constexpr float kMostRequests = 64;
 // Replicas whose speeds differ by more than this are taken as this different.
 constexpr float kMaxSlowdown = 16;
 // Weight of the newest placement in the mean work.
@@ -53,9 +55,10 @@ float MeanQueuedTokens(const CandidateColumns& columns) {
 float CostPolicy::WorkWeight(const PlacementQuery& query,
                              const CandidateColumns& columns) const {
   if (query.priority > 0) return 1;
-  const float requests = MeanQueuedTokens(columns) / mean_work_tokens_;
+  const float requests =
+      std::min(MeanQueuedTokens(columns) / mean_work_tokens_, kMostRequests);
   const float patience = query.priority < 0 ? kLowPriorityWeight : 1;
-  return 1 + kLoadWeight * patience * requests;
+  return 1 + kLoadWeight * patience * requests * requests;
 }
 
 void CostPolicy::FillCosts(const PlacementQuery& query,

@@ -2,7 +2,8 @@
 // prefill:
 //
 //   wait      blocks to compute there before it, placed ones included
-// + work      blocks of its own that are not in the prefix cache, times (1 + L)
+// + work      blocks of its own that are not in the prefix cache, times
+//             (1 + L * L / 2)
 // + decode    blocks that each step reads: a fiftieth of a block's prefill each
 // + pressure  blocks that do not fit, four times: sequences would be parked
 // + queue     sequences beyond the running set
@@ -10,11 +11,11 @@
 // wait and work count more on slower replicas.
 //
 // L is the mean number of requests that a replica still has to prefill. Work
-// delays not only who brings it but whoever comes until the queue is empty,
-// and of these there are about L: the busier the fleet, the more a cached
-// prefix is worth. An idle fleet thus spreads requests, a busy one keeps them
-// together until the wait exceeds what the cache saves all. High priorities ask
-// for their own first token alone (L = 0); low ones wait twice as gladly.
+// delays not only who brings it but whoever comes until the queue is empty:
+// the busier the fleet, the more a cached prefix is worth. An idle fleet thus
+// spreads requests, a busy one keeps them together until the wait exceeds what
+// the cache saves all. High priorities ask for their own first token alone (L
+// is 0); for low ones the second term counts twice.
 //
 // Ties go round.
 #ifndef CARAVAN_SERVICES_ROUTER_POLICY_COST_H_

@@ -70,6 +70,12 @@ StepCost StepCost::OfTheReadme() {
   return Fit(samples);
 }
 
+StepCost StepCost::Faster(double times) const {
+  StepCost faster = *this;
+  for (double& weight : faster.weights_) weight /= times;
+  return faster;
+}
+
 double StepCost::Seconds(const StepWork& work) const {
   const Vector x = Features(work);
   double seconds = 0;

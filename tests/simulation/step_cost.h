@@ -32,6 +32,9 @@ class StepCost {
   // q8_0 weights and int8 activations on two cores (README, Performance).
   static StepCost OfTheReadme();
 
+  // The same shape, `times` as fast: a larger machine.
+  StepCost Faster(double times) const;
+
   absl::Duration Of(const StepWork& work) const;
   double Seconds(const StepWork& work) const;
   double prefill_tokens_per_second() const { return 1 / weights_[1]; }

@@ -159,19 +159,18 @@ TEST(CostPolicyTest, ABusyFleetKeepsPrefixesTogether) {
 }
 
 TEST(CostPolicyTest, PrioritySaysHowMuchAFirstTokenMayWaitForOthers) {
-  Fleet fleet(2);
-  fleet.candidates[0].matched_blocks = 10;
-  fleet.candidates[0].load.queued_prefill_tokens = 2400;
-  fleet.candidates[1].load.queued_prefill_tokens = 2000;
-  PlacementQuery query = Prompt(320);
-  query.priority = 1;
-  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 1u);
-  query.priority = 0;
-  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 0u);
-  fleet.candidates[0].load.queued_prefill_tokens = 4200;
-  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 1u);
-  query.priority = -1;
-  EXPECT_EQ(Make("cost")->Rank(query, fleet.Table(), 1).front(), 0u);
+  const auto first = [](int32_t priority, int64_t queued_tokens) {
+    Fleet fleet(2);
+    fleet.candidates[0].matched_blocks = 20;
+    fleet.candidates[0].load.queued_prefill_tokens = queued_tokens;
+    PlacementQuery query = Prompt(320);
+    query.priority = priority;
+    return Make("cost")->Rank(query, fleet.Table(), 1).front();
+  };
+  EXPECT_EQ(first(1, 330), 1u);
+  EXPECT_EQ(first(0, 330), 0u);
+  EXPECT_EQ(first(0, 340), 1u);
+  EXPECT_EQ(first(-1, 340), 0u);
 }
 
 TEST(CostPolicyTest, AFullCacheRepels) {
