@@ -175,6 +175,7 @@ absl::Status EngineBench::LoadTimed(const ModelOptions& model) {
           .count();
   load_.checkpoint_bytes = static_cast<double>(plan.checkpoint_bytes);
   load_.packed_bytes = static_cast<double>(model_->weights.bytes);
+  load_.planned_weight_bytes = static_cast<double>(plan.weight_bytes);
   load_.planned_bytes = static_cast<double>(plan.fixed_bytes());
   return absl::OkStatus();
 }

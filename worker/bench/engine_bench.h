@@ -85,9 +85,10 @@ struct PointReport {
 struct LoadReport {
   double seconds = 0;  // from the files, which a run before has cached
   double floor_seconds = 0;
-  double checkpoint_bytes = 0;  // of the tensors in their types
-  double packed_bytes = 0;      // as allocated
-  double planned_bytes = 0;     // weights, arenas and scratch
+  double checkpoint_bytes = 0;      // of the tensors in their types
+  double packed_bytes = 0;          // as allocated
+  double planned_weight_bytes = 0;  // what packed_bytes was to be
+  double planned_bytes = 0;         // weights, arenas and scratch
   double peak_bytes = 0;  // resident at most until then, KV not yet touched
 };
 

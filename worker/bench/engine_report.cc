@@ -82,6 +82,7 @@ nlohmann::json ToJson(const LoadReport& load) {
           {"floor_seconds", load.floor_seconds},
           {"checkpoint_bytes", load.checkpoint_bytes},
           {"packed_bytes", load.packed_bytes},
+          {"planned_weight_bytes", load.planned_weight_bytes},
           {"planned_bytes", load.planned_bytes},
           {"peak_bytes", load.peak_bytes}};
 }

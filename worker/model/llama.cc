@@ -1,5 +1,6 @@
 #include "worker/model/llama.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -42,13 +43,28 @@ std::array<ArraySpec, kArrayCount> ArraysOf(const ModelConfig& config,
            {logits_rows, config.vocab_size, false}}};
 }
 
-// Bytes of the arrays that lie in one of the two memories.
-size_t BytesOf(std::span<const ArraySpec> arrays, bool host) {
-  int64_t floats = 0;
-  for (const ArraySpec& array : arrays) {
-    if (array.host == host) floats += Floats(array.rows, array.cols);
+// Where arrays begin, in floats of the memory they lie in.
+struct Places {
+  std::array<int64_t, kArrayCount> first = {};
+  int64_t arena_floats = 0;
+  int64_t host_floats = 0;
+
+  size_t arena_bytes() const { return sizeof(float) * arena_floats; }
+  size_t host_bytes() const { return sizeof(float) * host_floats; }
+};
+
+// Queries and attended values are done with when a layer's hidden rows are
+// made, and all of these when logits are: each takes the place of those before.
+Places PlacesOf(std::span<const ArraySpec, kArrayCount> arrays) {
+  Places places;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const ArraySpec& array = arrays[i];
+    int64_t& end = array.host ? places.host_floats : places.arena_floats;
+    const bool again = i == kHidden || i == kLogits;
+    places.first[i] = again ? places.first[kQ] : end;
+    end = std::max(end, places.first[i] + Floats(array.rows, array.cols));
   }
-  return static_cast<size_t>(floats) * sizeof(float);
+  return places;
 }
 
 }  // namespace
@@ -57,8 +73,9 @@ size_t Activations::PlannedBytes(const ModelConfig& config, int32_t max_tokens,
                                  int32_t max_logits_rows,
                                  const Backend& backend) {
   const auto arrays = ArraysOf(config, max_tokens, max_logits_rows, backend);
-  return backend.ArenaBytes(BytesOf(arrays, /*host=*/false)) +
-         Buffer::AllocatedBytes(BytesOf(arrays, /*host=*/true));
+  const Places places = PlacesOf(arrays);
+  return backend.ArenaBytes(places.arena_bytes()) +
+         Buffer::AllocatedBytes(places.host_bytes());
 }
 
 absl::StatusOr<Activations> Activations::Allocate(const ModelConfig& config,
@@ -69,18 +86,16 @@ absl::StatusOr<Activations> Activations::Allocate(const ModelConfig& config,
   Activations a;
   a.max_tokens_ = max_tokens;
   a.max_logits_rows_ = max_logits_rows;
-  CARAVAN_ASSIGN_OR_RETURN(
-      a.arena_, backend->AllocateArena(BytesOf(arrays, /*host=*/false)));
-  CARAVAN_ASSIGN_OR_RETURN(a.host_,
-                           Buffer::Allocate(BytesOf(arrays, /*host=*/true)));
-  float* next = reinterpret_cast<float*>(a.arena_->data);
-  float* next_host = a.host_.As<float>();
+  const Places places = PlacesOf(arrays);
+  CARAVAN_ASSIGN_OR_RETURN(a.arena_,
+                           backend->AllocateArena(places.arena_bytes()));
+  CARAVAN_ASSIGN_OR_RETURN(a.host_, Buffer::Allocate(places.host_bytes()));
+  float* const arena = reinterpret_cast<float*>(a.arena_->data);
   std::array<View<float>, kArrayCount> views;
   for (int i = 0; i < kArrayCount; ++i) {
     const ArraySpec& array = arrays[i];
-    float*& begin = array.host ? next_host : next;
-    views[i] = View<float>(begin, array.rows, array.cols);
-    begin += Floats(array.rows, array.cols);
+    float* const memory = array.host ? a.host_.As<float>() : arena;
+    views[i] = View<float>(memory + places.first[i], array.rows, array.cols);
   }
   a.x_ = views[kX];
   a.q_ = views[kQ];

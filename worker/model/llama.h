@@ -37,7 +37,8 @@ class Activations {
   int32_t max_tokens() const { return max_tokens_; }
   int32_t max_logits_rows() const { return max_logits_rows_; }
 
-  // Views of the first `rows` rows.
+  // Views of the first `rows` rows. Those of `hidden` lie where q and attention
+  // do, and those of logits too: never needed at once.
   View<float> x(int64_t rows) { return x_.Rows(0, rows); }
   View<float> q(int64_t rows) { return q_.Rows(0, rows); }
   View<float> attention(int64_t rows) { return attention_.Rows(0, rows); }

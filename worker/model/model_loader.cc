@@ -1,6 +1,7 @@
 #include "worker/model/model_loader.h"
 
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -8,6 +9,7 @@
 #include "common/strings.h"
 #include "worker/model/checkpoint_tensors.h"
 #include "worker/model/layout.h"
+#include "worker/model/quantization_config.h"
 #include "worker/model/weights_policy.h"
 
 namespace caravan::worker {
@@ -37,16 +39,36 @@ absl::StatusOr<std::unique_ptr<CheckpointTensors>> OpenWeights(
   return checkpoint;
 }
 
+// The type in which bitsandbytes has the layers' matrices of 4 bits, if it has.
+absl::StatusOr<std::optional<WeightType>> TableType(
+    const std::string& directory) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::optional<QuantizationConfig> config,
+                           LoadQuantizationConfig(directory));
+  std::optional<WeightType> type;
+  if (config && config->method == QuantizationMethod::kBitsandbytes &&
+      config->bits == 4) {
+    type = config->table;
+  }
+  return type;
+}
+
 // By name, the types of a configuration's tensors where there are no weights.
-absl::StatusOr<TensorTypes> PlannedTypes(ModelConfig config,
+absl::StatusOr<TensorTypes> PlannedTypes(const std::string& directory,
+                                         ModelConfig config,
                                          const std::string& weights) {
   CARAVAN_ASSIGN_OR_RETURN(const WeightsPolicy policy,
                            WeightsPolicy::Parse(weights));
+  CARAVAN_ASSIGN_OR_RETURN(const std::optional<WeightType> table,
+                           TableType(directory));
   config.stage = Stage();
   const WeightType plain = FromDType(PlannedDType(config));
   std::map<std::string, WeightType> types;
   for (const TensorSpec& spec : AllTensors(MakeLayout(config))) {
-    types[spec.name] = policy.TypeFor(spec, config.tied_embeddings, plain);
+    const bool coded = table && spec.cols > 0 &&
+                       spec.cols % InfoOf(*table).elements == 0 &&
+                       spec.name.starts_with("model.layers.");
+    types[spec.name] =
+        policy.TypeFor(spec, config.tied_embeddings, coded ? *table : plain);
   }
   return [types = std::move(types)](const std::string& name) {
     return types.at(name);
@@ -55,21 +77,23 @@ absl::StatusOr<TensorTypes> PlannedTypes(ModelConfig config,
 
 // The same, of the checkpoint where there is one, which must outlive the
 // result.
-absl::StatusOr<TensorTypes> TypesOf(const ModelConfig& config,
+absl::StatusOr<TensorTypes> TypesOf(const std::string& directory,
+                                    const ModelConfig& config,
                                     const std::string& weights,
                                     const CheckpointTensors* checkpoint) {
-  if (checkpoint == nullptr) return PlannedTypes(config, weights);
+  if (checkpoint == nullptr) return PlannedTypes(directory, config, weights);
   CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(*checkpoint));
   return [checkpoint, dtype](const std::string& name) {
     return LoadedType(*checkpoint, name, dtype);
   };
 }
 
-absl::StatusOr<WeightTypes> WeightTypesOf(ModelConfig config,
+absl::StatusOr<WeightTypes> WeightTypesOf(const std::string& directory,
+                                          ModelConfig config,
                                           const std::string& weights,
                                           const CheckpointTensors* checkpoint) {
   CARAVAN_ASSIGN_OR_RETURN(const TensorTypes type_of,
-                           TypesOf(config, weights, checkpoint));
+                           TypesOf(directory, config, weights, checkpoint));
   config.stage = Stage();
   WeightTypes types;
   for (const TensorSpec& tensor : AllTensors(MakeLayout(config))) {
@@ -97,9 +121,10 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
   model.eos_ids = model.generation.eos_ids.value_or(model.config.eos_ids);
   CARAVAN_ASSIGN_OR_RETURN(
       model.weight_types,
-      WeightTypesOf(model.config, options.weights, checkpoint));
-  CARAVAN_ASSIGN_OR_RETURN(const TensorTypes types,
-                           TypesOf(model.config, options.weights, checkpoint));
+      WeightTypesOf(directory, model.config, options.weights, checkpoint));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const TensorTypes types,
+      TypesOf(directory, model.config, options.weights, checkpoint));
   if (checkpoint != nullptr) model.checkpoint = checkpoint->Describe();
   model.plan = MakeMemoryPlan(model.config, types, backend, options.memory);
   return model;
@@ -113,7 +138,7 @@ absl::StatusOr<WeightTypes> ReadWeightTypes(const std::string& directory,
                            LoadModelConfig(directory, options.overrides));
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointTensors> checkpoint,
                            OpenWeights(directory, options));
-  return WeightTypesOf(config, options.weights, checkpoint.get());
+  return WeightTypesOf(directory, config, options.weights, checkpoint.get());
 }
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& directory,

@@ -94,6 +94,7 @@ absl::Status ReadBitsandbytes(const JsonReader& reader,
   }
   config.bits = four.value_or(false) ? 4 : 8;
   CARAVAN_ASSIGN_OR_RETURN(const auto type, reader.Text("bnb_4bit_quant_type"));
+  if (type == "nf4") config.table = WeightType::kNf4;
   if (config.bits == 8 || !type || *type == "nf4" || *type == "fp4") {
     return absl::OkStatus();
   }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "worker/tensor/weight_type.h"
 
 namespace caravan::worker {
 
@@ -28,6 +29,8 @@ struct QuantizationConfig {
   // GPTQ: zero points are stored less one ("gptq"), or as they are
   // ("gptq_v2").
   bool zeros_less_one = true;
+  // bitsandbytes of 4 bits: kNf4, or kFp4 (where nothing is said, too).
+  WeightType table = WeightType::kFp4;
 };
 
 // Parses the object under quantization_config. Errors (kModelFileInvalid,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -57,8 +58,10 @@ class Loader {
   const WeightsListing& listing() const { return listing_; }
 
  private:
-  // The tensor, hashed, with shape and type checked.
+  // The tensor, with shape and type checked.
   absl::StatusOr<const CheckpointTensor*> Take(const TensorSpec& spec);
+  // Adds the tensor's bytes to the listing.
+  void Hash(const CheckpointTensor& tensor);
   // The tensor as a backend takes it: in place, or with its bytes in `made`.
   absl::StatusOr<RawMatrix> Raw(const CheckpointTensor& tensor, int64_t cols,
                                 std::vector<Buffer>& made) const;
@@ -90,8 +93,11 @@ absl::StatusOr<const CheckpointTensor*> Loader::Take(const TensorSpec& spec) {
                        StrCat(Name(dtype_), ", as the other matrices"),
                        tensor->parts[0].dtype_name);
   }
-  for (const TensorRecord& part : tensor->parts) listing_.Add(part);
   return tensor;
+}
+
+void Loader::Hash(const CheckpointTensor& tensor) {
+  for (const TensorRecord& part : tensor.parts) listing_.Add(part);
 }
 
 absl::StatusOr<RawMatrix> Loader::Raw(const CheckpointTensor& tensor,
@@ -136,7 +142,13 @@ absl::Status Loader::Matrix(const MatrixSpec& spec,
                              Raw(*tensor, part.cols, made));
     parts.push_back(raw);
   }
-  CARAVAN_ASSIGN_OR_RETURN(target, backend_->Pack(parts, spec.pack));
+  {
+    // A hash is of one thread; packing is of all, which wait for memory.
+    const std::jthread hashing([&] {
+      for (const CheckpointTensor* const tensor : tensors) Hash(*tensor);
+    });
+    CARAVAN_ASSIGN_OR_RETURN(target, backend_->Pack(parts, spec.pack));
+  }
   bytes_ += target->bytes;
   for (size_t i = 0; i < tensors.size(); ++i) {
     Done(*tensors[i], spec.parts[i].elements());
@@ -148,6 +160,7 @@ absl::Status Loader::Vector(const VectorSpec& spec,
                             std::vector<float>& target) {
   for (const TensorSpec& part : spec) {
     CARAVAN_ASSIGN_OR_RETURN(const CheckpointTensor* const tensor, Take(part));
+    Hash(*tensor);
     const size_t first = target.size();
     target.resize(first + static_cast<size_t>(part.rows));
     checkpoint_.ReadFloats(*tensor, 0, part.rows, target.data() + first);
@@ -178,6 +191,42 @@ absl::Status LoadTied(const ModelLayout& layout, Backend* backend,
   CARAVAN_RETURN_IF_ERROR(loader.Matrix(layout.TiedHead(), weights.head));
   if (backend->CanEmbedFromHead()) return absl::OkStatus();
   return loader.Matrix(*layout.embedding, weights.embedding);
+}
+
+// The checkpoint's parts of a matrix by type and shape; nothing where they are
+// not as the configuration has them, which loading will say.
+std::vector<RawMatrix> ShapesOf(const CheckpointTensors& checkpoint,
+                                const MatrixSpec& spec) {
+  std::vector<RawMatrix> parts;
+  for (const TensorSpec& part : spec.parts) {
+    const CheckpointTensor* const tensor = checkpoint.Find(part.name);
+    const std::vector<int64_t> expected = {part.rows, part.cols};
+    if (tensor == nullptr || tensor->shape != expected) return {};
+    parts.emplace_back(nullptr, TypeInMemory(*tensor), part.rows, part.cols);
+  }
+  return parts;
+}
+
+// Memory of all matrices at once, so that its pages are rounded up only once.
+absl::Status ReserveAll(const ModelLayout& layout,
+                        const CheckpointTensors& checkpoint, Backend* backend) {
+  size_t bytes = 0;
+  const auto count = [&](const MatrixSpec& spec) {
+    const std::vector<RawMatrix> parts = ShapesOf(checkpoint, spec);
+    if (!parts.empty()) bytes += backend->PackedBytes(parts, spec.pack);
+  };
+  for (const LayerLayout& layer : layout.layers) {
+    for (const MatrixSpec* const spec :
+         {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+      count(*spec);
+    }
+  }
+  if (layout.tied()) count(layout.TiedHead());
+  if (layout.head) count(*layout.head);
+  if (layout.embedding && !(layout.tied() && backend->CanEmbedFromHead())) {
+    count(*layout.embedding);
+  }
+  return backend->ReservePacked(bytes);
 }
 
 absl::Status LoadAll(const ModelLayout& layout, Backend* backend,
@@ -224,6 +273,7 @@ absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
   }
   Weights weights;
   CARAVAN_ASSIGN_OR_RETURN(const DType dtype, MatrixDType(checkpoint));
+  CARAVAN_RETURN_IF_ERROR(ReserveAll(layout, checkpoint, backend));
   Loader loader(checkpoint, backend, dtype, elements, progress);
   CARAVAN_RETURN_IF_ERROR(LoadAll(layout, backend, loader, weights));
   weights.listing = loader.listing();

@@ -43,6 +43,8 @@ absl::StatusOr<std::optional<size_t>> Backend::FreeBytes() const {
   return std::optional<size_t>();
 }
 
+absl::Status Backend::ReservePacked(size_t) { return absl::OkStatus(); }
+
 absl::Status Backend::Keep(std::span<const float>) { return absl::OkStatus(); }
 
 absl::Status Backend::BeginStep(const StepInputs&) { return absl::OkStatus(); }

@@ -161,6 +161,12 @@ class Backend {
   // embeddings then need one copy instead of two.
   virtual bool CanEmbedFromHead() const { return false; }
 
+  // Maps memory at once for matrices that Pack is going to make, which take
+  // `bytes` by PackedBytes. Optional: without it each has memory of its own,
+  // rounded up to pages. By default nothing. kMemoryPlan when the system
+  // refuses.
+  virtual absl::Status ReservePacked(size_t bytes);
+
   // Packs parts with equal cols, rows concatenated in order (kGateUp: two parts
   // of equal rows, in any interleaving of the backend's choice). Types without
   // a kernel of their own, and parts of different ones, are widened to the

@@ -2,12 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <iostream>
 #include <nlohmann/json.hpp>
+#include <string>
 
+#include "common/strings.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
 #include "worker/model/model_loader.h"
 #include "worker/model/random_model.h"
+#include "worker/ops/cpu/cpu_backend.h"
+#include "worker/ops/numerics.h"
 #include "worker/ops/reference/reference_backend.h"
 
 namespace caravan::worker {
@@ -146,6 +152,53 @@ TEST_F(MemoryPlanTest, LoadedModelTakesWhatWasPlanned) {
     ASSERT_OK_AND_ASSIGN(const auto loaded,
                          LoadModel(path, ModelOptions(), backend_.get()));
     EXPECT_EQ(loaded->weights.bytes, described.plan.weight_bytes) << directory;
+  }
+}
+
+// The cpu backend's plan of tests/data/plans/NAME.json with a cache of bf16.
+class CpuPlanTest : public ::testing::Test {
+ protected:
+  // GiB of weights, arena and the cache of 2,048 tokens; `quantization` is what
+  // config.json says of the weights.
+  double PlannedGibibytes(const std::string& name, const std::string& weights,
+                          const nlohmann::json& quantization) {
+    auto config = nlohmann::json::parse(testing::ReadFile(
+        testing::RepositoryPath(StrCat("tests/data/plans/", name, ".json"))));
+    if (!quantization.is_null()) config["quantization_config"] = quantization;
+    const testing::TemporaryDirectory directory;
+    directory.Write("config.json", config.dump());
+    ModelOptions options;
+    options.weights = weights;
+    const auto types = ReadWeightTypes(directory.path(), options);
+    EXPECT_OK(types);
+    const auto backend =
+        MakeCpuBackend({.numerics = *ParseNumerics("auto", "bf16", *types)});
+    const auto model = DescribeModel(directory.path(), options, **backend);
+    EXPECT_OK(model);
+    constexpr int32_t kBlocks = 2048 / kBlockSlots;
+    return static_cast<double>(
+               model->plan.fixed_bytes() +
+               (*backend)->KvBytes(KvSpecOf(model->config, kBlocks))) /
+           (1 << 30);
+  }
+};
+
+TEST_F(CpuPlanTest, FourBitsAWeightTakeWhatTheSeedSays) {
+  const nlohmann::json nf4 = {{"quant_method", "bitsandbytes"},
+                              {"load_in_4bit", true},
+                              {"bnb_4bit_quant_type", "nf4"}};
+  struct Case {
+    const char* name;
+    double most;
+  };
+  for (const Case& c : {Case{"llama-2-7b", 5.5}, Case{"llama-2-13b", 8.9},
+                        Case{"llama-2-70b", 37.6}}) {
+    const double of_nf4 = PlannedGibibytes(c.name, "keep", nf4);
+    const double of_q4_0 = PlannedGibibytes(c.name, "q4_0", nullptr);
+    std::cout << c.name << ": nf4 " << of_nf4 << " GiB, q4_0 " << of_q4_0
+              << " GiB, at most " << c.most << "\n";
+    EXPECT_LE(of_nf4, c.most) << c.name;
+    EXPECT_LE(of_q4_0, c.most) << c.name;
   }
 }
 

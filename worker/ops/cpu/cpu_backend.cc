@@ -21,6 +21,7 @@
 #include "worker/quant/int8_activations.h"
 #include "worker/quant/int8_panel.h"
 #include "worker/tensor/buffer.h"
+#include "worker/tensor/buffer_arena.h"
 
 namespace caravan::worker {
 namespace {
@@ -128,12 +129,18 @@ class CpuBackend final : public Backend {
     return normalized_.bytes() + qkv_.bytes() + rounded_.bytes();
   }
 
+  int32_t synchronizations() const { return team_->rounds(); }
+
   bool CanEmbedFromHead() const override { return true; }
 
+  absl::Status ReservePacked(size_t bytes) override {
+    return weights_.Reserve(bytes);
+  }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
       std::span<const RawMatrix> parts, const PackSpec& spec) override {
     CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
-    return CpuMatrix::Pack(parts, spec, numerics_.activations, *team_);
+    return CpuMatrix::Pack(parts, spec, numerics_.activations, weights_,
+                           *team_);
   }
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(
       const KvSpec& spec) override {
@@ -246,6 +253,7 @@ class CpuBackend final : public Backend {
   using Panels = std::vector<std::span<const std::byte>>;
   absl::flat_hash_map<const void*, Panels> next_panels_;
   const void* last_matrix_ = nullptr;
+  BufferArena weights_;
   Scratch normalized_;
   Scratch qkv_;
   Scratch rounded_;
@@ -570,6 +578,10 @@ absl::Status CpuBackend::CopyBlocks(const CopyBlocksArgs& args) {
 }
 
 }  // namespace
+
+int32_t Synchronizations(const Backend& cpu_backend) {
+  return static_cast<const CpuBackend&>(cpu_backend).synchronizations();
+}
 
 const char* Name(CpuIsa isa) {
   switch (isa) {

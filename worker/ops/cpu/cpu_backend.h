@@ -35,6 +35,10 @@ struct CpuOptions {
 absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
     const CpuOptions& options);
 
+// How often the threads of a backend that MakeCpuBackend made have waited for
+// one another so far.
+int32_t Synchronizations(const Backend& cpu_backend);
+
 }  // namespace caravan::worker
 
 #endif  // CARAVAN_WORKER_OPS_CPU_CPU_BACKEND_H_

@@ -266,9 +266,10 @@ CpuMatrix::Layout LayoutOf(std::span<const RawMatrix> parts,
 
 absl::StatusOr<CpuMatrix::Piece> PackPiece(std::span<const RawMatrix> parts,
                                            const CpuMatrix::Layout& layout,
+                                           BufferArena& arena,
                                            ThreadTeam& team) {
-  CARAVAN_ASSIGN_OR_RETURN(Buffer buffer,
-                           Buffer::Allocate(layout.total_bytes()));
+  CARAVAN_ASSIGN_OR_RETURN(BufferSlice buffer,
+                           arena.Take(layout.total_bytes()));
   std::byte* const data = buffer.data();
   if (layout.kind == PackKind::kEmbedding) {
     PackTable(parts, layout.type, data);
@@ -347,7 +348,7 @@ std::vector<CpuMatrix::Layout> CpuMatrix::LayoutsOf(
 size_t CpuMatrix::BytesOf(std::span<const Layout> layouts) {
   size_t bytes = 0;
   for (const Layout& layout : layouts) {
-    bytes += Buffer::AllocatedBytes(layout.total_bytes());
+    bytes += BufferArena::SliceBytes(layout.total_bytes());
   }
   return bytes;
 }
@@ -356,19 +357,19 @@ CpuMatrix::CpuMatrix(std::vector<Piece> pieces) : pieces_(std::move(pieces)) {
   cols = pieces_[0].layout.cols;
   for (const Piece& piece : pieces_) {
     rows += piece.layout.rows;
-    bytes += Buffer::AllocatedBytes(piece.layout.total_bytes());
+    bytes += BufferArena::SliceBytes(piece.layout.total_bytes());
     data_bytes += piece.layout.total_bytes();
   }
 }
 
 absl::StatusOr<std::unique_ptr<CpuMatrix>> CpuMatrix::Pack(
     std::span<const RawMatrix> parts, const PackSpec& spec,
-    ActivationType activations, ThreadTeam& team) {
+    ActivationType activations, BufferArena& arena, ThreadTeam& team) {
   const std::vector<Layout> layouts = LayoutsOf(parts, spec, activations);
   std::vector<Piece> pieces;
   for (const auto run : RunsOf(parts, spec.kind, activations)) {
-    CARAVAN_ASSIGN_OR_RETURN(Piece piece,
-                             PackPiece(run, layouts[pieces.size()], team));
+    CARAVAN_ASSIGN_OR_RETURN(
+        Piece piece, PackPiece(run, layouts[pieces.size()], arena, team));
     pieces.push_back(std::move(piece));
   }
   return std::unique_ptr<CpuMatrix>(new CpuMatrix(std::move(pieces)));

@@ -17,6 +17,7 @@
 #include "worker/ops/ops.h"
 #include "worker/quant/int8_panel.h"
 #include "worker/tensor/buffer.h"
+#include "worker/tensor/buffer_arena.h"
 
 namespace caravan::worker::cpu {
 
@@ -47,7 +48,7 @@ class CpuMatrix final : public PackedMatrix {
   };
   struct Piece {
     Layout layout;
-    Buffer buffer;
+    BufferSlice buffer;
     const std::byte* panel(int64_t index) const;
     // Where an element of a plain type lies.
     const std::byte* Element(int64_t row, int64_t k) const;
@@ -57,13 +58,14 @@ class CpuMatrix final : public PackedMatrix {
   static std::vector<Layout> LayoutsOf(std::span<const RawMatrix> parts,
                                        const PackSpec& spec,
                                        ActivationType activations);
-  // As allocated.
+  // Of a reservation of the arena.
   static size_t BytesOf(std::span<const Layout> layouts);
 
-  // Packs on all members of `team`. kMemoryPlan when memory is refused.
+  // Packs into memory of `arena`, on all members of `team`. kMemoryPlan when
+  // memory is refused.
   static absl::StatusOr<std::unique_ptr<CpuMatrix>> Pack(
       std::span<const RawMatrix> parts, const PackSpec& spec,
-      ActivationType activations, ThreadTeam& team);
+      ActivationType activations, BufferArena& arena, ThreadTeam& team);
 
   std::span<const Piece> pieces() const { return pieces_; }
   int64_t panel_count() const;

@@ -40,6 +40,9 @@ class ThreadTeam {
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int size() const { return size_; }
+  // How often all members have waited for one another so far: barriers, and the
+  // end of each Run. None where there is one member.
+  int32_t rounds() const { return round_.load(std::memory_order_relaxed); }
 
   // Calls body(member) on every member, with the default floating-point
   // environment (rounding to nearest, subnormals kept); returns when all have
