@@ -1,6 +1,7 @@
 #include "worker/ops/cpu/attention.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace caravan::worker::cpu {
 namespace {
@@ -62,28 +63,25 @@ void Attention::MakeTasks(const AttendArgs& args) {
 
 void Attention::CutBySplits(const AttendArgs& args) {
   split_tasks_.clear();
+  splits_left_.clear();
   int64_t partial_rows = 0;
   for (Task& task : tasks_) {
     const int32_t last =
         task.row->first_position + task.first_token + task.token_count - 1;
     task.partial = partial_rows;
+    task.whole = splits_left_.size();
     for (int32_t s = 0; s <= last / kAttentionSplitKeys; ++s) {
       split_tasks_.push_back(task);
       split_tasks_.back().split = s;
       partial_rows += int64_t{task.token_count} * GroupOf(args);
     }
+    splits_left_.push_back(last / kAttentionSplitKeys + 1);
   }
   partials_.resize(partial_rows * (args.head_dim + 2));
   shares_.Reset(static_cast<int64_t>(split_tasks_.size()), team_.size());
   team_.Run([&](int member) {
     for (int64_t i; (i = shares_.Next(member)) >= 0;) {
       RunOneSplit(args, split_tasks_[i], lists_[member]);
-    }
-  });
-  shares_.Reset(static_cast<int64_t>(tasks_.size()), team_.size());
-  team_.Run([&](int member) {
-    for (int64_t i; (i = shares_.Next(member)) >= 0;) {
-      MergeSplits(args, tasks_[i]);
     }
   });
 }
@@ -178,6 +176,10 @@ void Attention::RunOneSplit(const AttendArgs& args, const Task& task,
   for (size_t i = 0; i < rows; ++i) {
     lists.out[i][-2] = lists.max[i];
     lists.out[i][-1] = lists.sum[i];
+  }
+  std::atomic_ref<int32_t> left(splits_left_[task.whole]);
+  if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    MergeSplits(args, tasks_[task.whole]);
   }
 }
 

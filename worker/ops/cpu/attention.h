@@ -32,6 +32,7 @@ class Attention {
     int32_t kv_head = 0;
     int64_t partial = 0;  // its first split's place in partials_
     int32_t split = -1;   // only this one; -1: all
+    size_t whole = 0;     // of one split: the place in tasks_ of all
   };
   // One member's lists for AttendSplitArgs; per query row of a task.
   struct Lists {
@@ -47,6 +48,7 @@ class Attention {
   void MakeTasks(const AttendArgs& args);
   void CutBySplits(const AttendArgs& args);
   void RunWhole(const AttendArgs& args, const Task& task, Lists& lists);
+  // The split, and the merge where it is the task's last to be done.
   void RunOneSplit(const AttendArgs& args, const Task& task, Lists& lists);
   void MergeSplits(const AttendArgs& args, const Task& task);
   void RunSplit(const AttendArgs& args, const Task& task, int32_t split,
@@ -62,6 +64,9 @@ class Attention {
   std::vector<Task> tasks_;
   std::vector<Task> split_tasks_;
   std::vector<float> partials_;
+  // Of each of tasks_ that is cut: splits that are not done. Who does the last
+  // one merges them, so that nobody waits for the others.
+  std::vector<int32_t> splits_left_;
   WorkShares shares_;
 };
 

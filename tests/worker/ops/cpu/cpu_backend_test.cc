@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <iostream>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -440,6 +441,34 @@ TEST(CpuBackendInt8Test, BlocksStayAsSmallAsTheyAre) {
   EXPECT_NEAR(bytes(WeightType::kQ4_1, PackKind::kHead), 1, 0.004);
   EXPECT_NEAR(bytes(WeightType::kQ4_K, PackKind::kHead), 1.028, 0.004);
   EXPECT_NEAR(bytes(WeightType::kQ6_K, PackKind::kEmbedding), 1, 0.004);
+}
+
+// Of a decoded token the norm and the rounding are done by every member for
+// itself, so that a layer has one barrier inside qkv and five ends of phases.
+TEST(CpuBackendTest, ThreadsMeetAtMostSixTimesPerLayer) {
+  for (const ActivationType activations :
+       {ActivationType::kFp32, ActivationType::kInt8}) {
+    const std::unique_ptr<Backend> backend = *MakeCpuBackend(
+        {.numerics = {activations, DType::kFp32}, .threads = 2});
+    OpTrial trial(*backend, {.name = "Layer",
+                             .hidden = 256,
+                             .head_dim = 64,
+                             .feed_forward = 512,
+                             .weights = WeightType::kQ8_0});
+    trial.Step({{0, 40}});
+    const auto meetings = [&](const std::vector<TrialSequence>& sequences) {
+      const int32_t before = Synchronizations(*backend);
+      trial.Step(sequences);
+      return Synchronizations(*backend) - before - 1;  // that of the head
+    };
+    const int32_t decode = meetings({{40, 1}});
+    std::cout << Name(activations) << ": " << decode
+              << " synchronization points in a layer of a decoded token, "
+              << meetings({{1, 1}, {1, 1}, {1, 1}, {1, 1}})
+              << " in one of four\n";
+    EXPECT_LE(decode, 6);
+    EXPECT_GT(decode, 0);
+  }
 }
 
 TEST(CpuBackendTest, ThreadCountsOutsideTheLimitsAreRefused) {

@@ -37,7 +37,6 @@ const WeightTypes kWeights[] = {DType::kFp32, DType::kBf16, DType::kFp16};
 
 // What auto gives for bitsandbytes' formats.
 constexpr NumericsOptions kFourBitClass = {ActivationType::kFp32, DType::kBf16};
-const WeightTypes kFourBitTypes[] = {WeightType::kNf4, WeightType::kFp4};
 
 // Of the int8 class; a file of the mixture q4_k_m has two.
 std::vector<WeightTypes> BlockTypes() {
@@ -127,14 +126,21 @@ TEST(SelfTestTest, EveryInt8ClassHasItsFingerprint) {
   ExpectCpuFingerprints(kInt8Class, BlockTypes());
 }
 
-TEST(SelfTestTest, EveryFourBitClassHasItsFingerprint) {
-  ExpectCpuFingerprints(kFourBitClass, kFourBitTypes);
+class FourBitClassTest : public ::testing::TestWithParam<WeightType> {};
+
+TEST_P(FourBitClassTest, HasItsFingerprint) {
+  const WeightTypes types = GetParam();
+  ExpectCpuFingerprints(kFourBitClass, {&types, 1});
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> backend,
                        MakeReferenceBackend(kFourBitClass));
-  for (const WeightTypes types : kFourBitTypes) {
-    ExpectFingerprint(backend.get(), types);
-  }
+  ExpectFingerprint(backend.get(), types);
 }
+
+INSTANTIATE_TEST_SUITE_P(SelfTest, FourBitClassTest,
+                         ::testing::Values(WeightType::kNf4, WeightType::kFp4),
+                         [](const auto& info) {
+                           return std::string(Name(info.param));
+                         });
 
 TEST(SelfTestTest, TheReferenceHasTheFingerprintsOfTheInt8Class) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Backend> backend,
