@@ -118,6 +118,34 @@ class Matrix {
 
 class GroupTypeTest : public ::testing::TestWithParam<WeightType> {};
 
+// Rounding moves an activation by at most half a step: a product by at most the
+// sum of its weights' magnitudes times half the step of their group. Sums of
+// integers are exact, and the fp32 operations of a group round twice.
+TEST_P(GroupTypeTest, AProductIsWithinHalfAStepOfEveryActivation) {
+  const Matrix matrix(GetParam(), 20, 16);
+  const std::vector<float> x = RandomFloats(matrix.cols(), 3);
+  const std::vector<ActivationGroup> groups = Quantized(x);
+  const int64_t borders[] = {0, matrix.cols()};
+  std::vector<float> w(x.size());
+  for (int64_t r = 0; r < matrix.rows(); ++r) {
+    DequantizeRow(GetParam(), matrix.row(r), matrix.cols(), w.data());
+    double exact = 0;
+    double magnitude = 0;
+    double bound = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double step = groups[i / kGroupElements].scale;
+      exact += double{w[i]} * x[i];
+      magnitude += std::fabs(double{w[i]} * x[i]);
+      bound += std::fabs(double{w[i]}) * step / 2;
+    }
+    const double product =
+        ReferenceProduct(GetParam(), matrix.row(r), groups.data(), borders, 1);
+    bound += (magnitude + bound) * 4 * static_cast<double>(groups.size()) *
+             std::numeric_limits<float>::epsilon();
+    EXPECT_LE(std::fabs(product - exact), bound) << "row " << r;
+  }
+}
+
 TEST_P(GroupTypeTest, APackedRowWidensToWhatTheFileHolds) {
   const Matrix matrix(GetParam(), 70, 16);
   std::vector<float> expected(static_cast<size_t>(matrix.cols()));
