@@ -1,7 +1,9 @@
-// Checkpoints: pickles, PyTorch's and Meta's files, quantized matrices.
+// Checkpoints: pickles, PyTorch's and Meta's files, quantized matrices, GGUF.
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
@@ -14,11 +16,14 @@
 #include <utility>
 #include <vector>
 
+#include "common/gguf/gguf_file.h"
+#include "common/gguf/gguf_writer.h"
 #include "common/strings.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/torch_file_writer.h"
 #include "worker/model/checkpoint_tensors.h"
+#include "worker/model/config.h"
 #include "worker/model/meta_checkpoint.h"
 #include "worker/model/pickle.h"
 #include "worker/model/safetensors.h"
@@ -271,6 +276,114 @@ std::vector<std::string> MetaSeeds() {
           StrCat(sizes, ",\"n_kv_heads\":1} \n", MetaFile(2))};
 }
 
+// --- GGUF models ------------------------------------------------------------
+
+// One file, or a line with the length of the first of two parts, then both.
+void RunGgufCheckpoint(std::string_view bytes) {
+  static const Folder kFolder;
+  const std::string first = kFolder.File("m-00001-of-00002.gguf");
+  const std::string second = kFolder.File("m-00002-of-00002.gguf");
+  const std::string whole = kFolder.File("m.gguf");
+  std::error_code ignored;
+  for (const std::string& file : {first, second, whole}) {
+    std::filesystem::remove(file, ignored);
+  }
+  if (bytes.starts_with("GGUF")) {
+    WriteFile(whole, bytes);
+  } else {
+    const auto [line, parts] = FirstLine(bytes);
+    size_t length = 0;
+    std::from_chars(line.data(), line.data() + line.size(), length);
+    length = std::min(length, parts.size());
+    WriteFile(first, parts.substr(0, length));
+    WriteFile(second, parts.substr(length));
+  }
+  const auto tensors = worker::CheckpointTensors::Open(kFolder.path());
+  if (!tensors.ok()) return;
+  ReadAll(**tensors);
+  const auto config = (*tensors)->Config();
+  if (!config.ok()) return;
+  const auto model =
+      worker::ParseModelConfig(config->dump(), "config.json", {});
+  if (!model.ok()) return;
+  Require(model->hidden_size > 0, "a model has a hidden size");
+}
+
+// What the parts of a small model differ in.
+struct GgufOptions {
+  const char* type = "q4_0";
+  const char* scaling = nullptr;
+  uint32_t part = 0;
+  uint32_t parts = 1;
+  bool grouped = false;
+};
+
+void AddGgufKeys(const GgufOptions& options, gguf::HeaderWriter& writer) {
+  writer.Add("general.architecture", "llama");
+  writer.Add("llama.embedding_length", uint32_t{64});
+  writer.Add("llama.feed_forward_length", uint32_t{32});
+  writer.Add("llama.block_count", uint32_t{1});
+  writer.Add("llama.attention.head_count", uint32_t{4});
+  writer.Add("llama.context_length", uint32_t{128});
+  writer.Add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  writer.Add("tokenizer.ggml.bos_token_id", uint32_t{1});
+  writer.Add("tokenizer.ggml.eos_token_id", uint32_t{2});
+  if (options.grouped) {
+    writer.Add("llama.attention.head_count_kv", uint32_t{2});
+    writer.Add("llama.attention.key_length", uint32_t{16});
+    writer.Add("llama.rope.freq_base", 500000.0f);
+  }
+  if (options.scaling == nullptr) return;
+  if (std::string_view(options.scaling) == "legacy") {
+    writer.Add("llama.rope.scale_linear", 2.0f);
+    return;
+  }
+  writer.Add("llama.rope.scaling.type", options.scaling);
+  writer.Add("llama.rope.scaling.factor", 2.0f);
+}
+
+// A model of one layer, or one of two parts of it.
+std::string GgufModel(const GgufOptions& options) {
+  gguf::HeaderWriter writer;
+  if (options.part == 0) AddGgufKeys(options, writer);
+  if (options.parts > 1) {
+    writer.Add("split.no", options.part);
+    writer.Add("split.count", options.parts);
+  }
+  uint64_t bytes = 0;
+  const auto add = [&](const char* name, const char* type,
+                       std::vector<int64_t> shape) {
+    bytes += writer.AddTensor(name, *gguf::FindTensorType(type), shape);
+    bytes += gguf::HeaderWriter::Padding(bytes);
+  };
+  if (options.part == 0) {
+    add("token_embd.weight", options.type, {3, 64});
+    add("blk.0.attn_q.weight", options.type, {64, 64});
+    add("rope_freqs.weight", "f32", {8});
+  }
+  if (options.part + 1 == options.parts) {
+    add("blk.0.attn_k.weight", options.type, {options.grouped ? 32 : 64, 64});
+    add("blk.0.attn_q.bias", "f32", {64});
+    add("output.weight", "f16", {3, 64});
+  }
+  // Ones for the divisors, scales and codes alike.
+  std::string data;
+  while (data.size() < bytes) data += std::string("\0\0\x80\x3f", 4);
+  return writer.Header() + data;
+}
+
+std::vector<std::string> GgufCheckpointSeeds() {
+  std::vector<std::string> seeds = {
+      GgufModel({}), GgufModel({.type = "q5_1", .grouped = true}),
+      GgufModel({.type = "f16", .scaling = "yarn"}),
+      GgufModel({.type = "bf16", .scaling = "linear"}),
+      GgufModel({.type = "iq4_nl", .scaling = "legacy"})};
+  const std::string part = GgufModel({.part = 0, .parts = 2});
+  seeds.push_back(
+      StrCat(part.size(), "\n", part, GgufModel({.part = 1, .parts = 2})));
+  return seeds;
+}
+
 }  // namespace
 
 const std::vector<FuzzTarget>& FuzzTargets() {
@@ -278,7 +391,8 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"pickle", RunPickle, PickleSeeds},
       {"torch_file", RunTorchFile, TorchFileSeeds},
       {"checkpoint", RunCheckpoint, CheckpointSeeds},
-      {"meta", RunMeta, MetaSeeds}};
+      {"meta", RunMeta, MetaSeeds},
+      {"gguf_checkpoint", RunGgufCheckpoint, GgufCheckpointSeeds}};
   return kTargets;
 }
 

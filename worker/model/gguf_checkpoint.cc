@@ -17,6 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kRopeFrequencies = "rope_freqs.weight";
+constexpr double kMostStretch = 1e6;  // of the context by rope scaling
 
 std::optional<WeightType> TypeOf(std::string_view name) {
   if (name == "f32") return WeightType::kFp32;
@@ -147,6 +148,10 @@ absl::Status GgufCheckpoint::ReadRopeScaling() {
   }
   if (!type || *type == "none" || factor.value_or(1) == 1) {
     return absl::OkStatus();
+  }
+  if (!(*factor >= 1 && *factor <= kMostStretch)) {
+    return file.Error("llama.rope.scaling.factor",
+                      StrCat("in [1, ", kMostStretch, "]"), StrCat(*factor));
   }
   json scaling = {{"type", *type}, {"factor", *factor}};
   CARAVAN_ASSIGN_OR_RETURN(
