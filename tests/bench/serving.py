@@ -5,9 +5,11 @@ Measures, on this machine and in one run:
   1. the engine alone (caravan bench --engine), at the flags given,
   2. the same load through client, gateway, router and worker,
   3. with a worker that computes nothing: streamed tokens/s per gateway core,
-     and many concurrent streams.
+     and many concurrent streams,
+  4. what all processes together take of a core while nobody asks (--idle
+     alone: only this).
 
-Usage: serving.py --model DIR [--bin DIR] [--streams N] [--json]
+Usage: serving.py --model DIR [--bin DIR] [--streams N] [--idle] [--json]
 Not run by the tests: it wants a quiet machine.
 """
 
@@ -19,6 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -34,6 +37,8 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--skip-engine", action="store_true")
+    parser.add_argument("--idle", action="store_true")
+    parser.add_argument("--idle-seconds", type=float, default=20)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -76,6 +81,24 @@ def load(suite, options, concurrency, requests, *flags):
     return report
 
 
+def idle(suite, options):
+    """Percent of a core that each process takes while nothing happens."""
+    load(suite, options, 2, 2)  # every thread has run
+    time.sleep(1)
+    start = {name: cpu_seconds(service.pid)
+             for name, service in suite.services.items()}
+    time.sleep(options.idle_seconds)
+    share = {name: 100 * (cpu_seconds(suite.services[name].pid) - before) /
+             options.idle_seconds for name, before in start.items()}
+    share["all"] = sum(share.values())
+    return share
+
+
+def print_idle(share):
+    print("idle, % of a core:    " + "  ".join(
+        f"{name} {percent:.2f}" for name, percent in share.items()))
+
+
 def with_suite(options, worker_flags, measure):
     from suite import Suite
     with tempfile.TemporaryDirectory() as folder:
@@ -94,11 +117,15 @@ def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     result = {}
+    if options.idle:
+        print_idle(with_suite(options, [], lambda s: idle(s, options)))
+        return
     if not options.skip_engine:
         result["engine"] = engine_alone(options)
-        result["served"] = with_suite(
-            options, [], lambda suite: load(
-                suite, options, options.concurrency, options.concurrency))
+        result["served"], result["idle"] = with_suite(
+            options, [], lambda suite: (
+                load(suite, options, options.concurrency, options.concurrency),
+                idle(suite, options)))
         result["served_percent_of_engine"] = (
             100 * result["served"]["output_tokens_per_second"] /
             result["engine"]["output_tokens_per_second"])
@@ -117,7 +144,9 @@ def main():
         print(json.dumps(result, indent=2))
         return
     for name, report in result.items():
-        if isinstance(report, dict):
+        if name == "idle":
+            print_idle(report)
+        elif isinstance(report, dict):
             print(f"{name:20s} {report['output_tokens_per_second']:10.1f} "
                   f"tokens/s  failed {report.get('failed', 0)}  first token "
                   f"p50 {report.get('first_token_ms', {}).get('p50', 0):.2f} "
