@@ -72,7 +72,7 @@ struct Fiber {
   int collectives = 0;
 };
 
-// The block that is running; one at a time in a process.
+// The block that is running; one at a time in a thread.
 struct Block {
   jmp_buf scheduler;
   ucontext_t scheduler_entry = {};
@@ -84,7 +84,7 @@ struct Block {
   int current = 0;
   int x = 0, y = 0, z = 0;
 };
-Block block;
+thread_local Block block;
 
 void Yield(FiberState state) {
   Fiber& fiber = block.fibers[block.current];
