@@ -53,7 +53,7 @@ testing::TrialShape EightHeads(WeightType weights) {
   shape.heads = 16;
   shape.kv_heads = 8;
   shape.head_dim = InfoOf(weights).elements > 32 ? 128 : 32;
-  shape.feed_forward = 2048;
+  shape.feed_forward = InfoOf(weights).elements > 64 ? 2048 : 512;
   shape.vocabulary = 300;
   shape.weights = weights;
   return shape;
