@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <iostream>
+#include <map>
 #include <vector>
 
 #include "tests/worker/engine/engine_fixture.h"
@@ -83,6 +85,51 @@ TEST_F(EngineTest, PromptsTakeTurnsAndRunningDecodesNeverWaitForTwoChunks) {
     }
   }
   EXPECT_THAT(Finishes(), SizeIs(8));
+}
+
+// Steps take the time of their tokens, as where prompts are bound by
+// arithmetic, and 10 tokens' time besides; bounds are the worker's on a CPU.
+TEST_F(EngineTest, EightPromptsAtOnceHaveTheirFirstTokensInTurn) {
+  options_.block_count = 256;
+  options_.context_length = 400;
+  options_.max_step_tokens = 512;
+  options_.max_prefill_chunk = 128;
+  options_.max_prefill_tokens = 128;
+  Start();
+  for (const GroupId running : {101, 102}) {
+    ASSERT_OK(engine_->Submit(
+        Request(running, Prompt(16, static_cast<int>(running)), 60)));
+  }
+  Step();
+  for (GroupId id = 1; id <= 8; ++id) {
+    ASSERT_OK(engine_->Submit(Request(id, Prompt(128, id), 4)));
+  }
+  double now = 0;
+  std::map<GroupId, double> first;
+  while (first.size() < 8) {
+    const StepReport report = Step();
+    ASSERT_FALSE(report.idle);
+    const StepCounters& counters = report.counters;
+    now += 10 + counters.prefill_tokens + counters.decode_tokens;
+    // Nobody who decodes waits for more than one chunk.
+    EXPECT_LE(counters.prefill_tokens, options_.max_prefill_chunk);
+    int running = 0;
+    for (const TokenEvent& event : report.tokens) {
+      if (event.group > 8) {
+        ++running;
+      } else {
+        first.emplace(event.group, now);
+      }
+    }
+    EXPECT_EQ(running, 2);
+  }
+  std::vector<double> times;
+  for (const auto& [id, time] : first) times.push_back(time);
+  EXPECT_TRUE(std::is_sorted(times.begin(), times.end()));
+  const double median = (times[3] + times[4]) / 2;
+  std::cout << "median time to the first token: " << median / times[7]
+            << " of the last one's\n";
+  EXPECT_LE(median, 0.65 * times[7]);
 }
 
 TEST_F(EngineTest, WhoWaitsIsToldSoAndToldAgainBeforeItsFirstStep) {
