@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include "worker/tensor/cpu_features.h"
+
 namespace caravan::worker::quant {
 namespace avx2 {
 namespace {
@@ -165,8 +167,7 @@ struct Simd {
 
 const Int8Table* Avx2Int8() {
   const bool can = __builtin_cpu_supports("avx2") &&
-                   __builtin_cpu_supports("fma") &&
-                   __builtin_cpu_supports("f16c");
+                   __builtin_cpu_supports("fma") && HasF16c();
   return can ? &avx2::kTable : nullptr;
 }
 

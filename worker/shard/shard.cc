@@ -45,9 +45,8 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Create(
   CARAVAN_ASSIGN_OR_RETURN(
       std::unique_ptr<KvStorage> kv,
       backend->AllocateKv(KvSpecOf(config, options.block_count)));
-  CARAVAN_RETURN_IF_ERROR(
-      backend->ReserveScratch(ScratchSpecOf(config, options.max_step_tokens,
-                                            options.max_logits_rows)));
+  CARAVAN_RETURN_IF_ERROR(backend->ReserveScratch(
+      ScratchSpecOf(config, options.max_step_tokens, options.max_logits_rows)));
   CARAVAN_ASSIGN_OR_RETURN(
       Activations activations,
       Activations::Allocate(config, options.max_step_tokens,

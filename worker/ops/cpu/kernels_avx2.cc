@@ -3,10 +3,10 @@
 
 #if defined(__AVX2__) && defined(__F16C__)
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include "worker/ops/canonical_math.h"
+#include "worker/tensor/cpu_features.h"
 
 namespace caravan::worker::cpu {
 namespace avx2 {
@@ -192,16 +192,6 @@ struct Simd {
 
 }  // namespace
 }  // namespace avx2
-
-namespace {
-
-// Not every compiler's __builtin_cpu_supports knows F16C.
-bool HasF16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
-}
-
-}  // namespace
 
 const KernelTable* Avx2Kernels() {
   const bool can = __builtin_cpu_supports("avx2") &&
