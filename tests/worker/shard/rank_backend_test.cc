@@ -94,8 +94,10 @@ TEST_P(RankBackendTest, EveryPhaseHasTheBitsOfOneRank) {
   ExpectEqualBits(EightHeads(GetParam().weights), {2, 4, 8});
 }
 
-TEST_P(RankBackendTest, UnevenSegmentsPartOnTheirOwnBorders) {
-  if (!IsPlain(GetParam().weights)) GTEST_SKIP() << "a shape of odd sizes";
+// Of weights without blocks, which odd sizes would cut.
+class PlainRankBackendTest : public RankBackendTest {};
+
+TEST_P(PlainRankBackendTest, UnevenSegmentsPartOnTheirOwnBorders) {
   testing::TrialShape shape = EightHeads(GetParam().weights);
   shape.heads = 12;
   shape.kv_heads = 4;
@@ -105,19 +107,28 @@ TEST_P(RankBackendTest, UnevenSegmentsPartOnTheirOwnBorders) {
   ExpectEqualBits(shape, {2, 4});
 }
 
+constexpr Class kFp32 = {WeightType::kFp32, {}};
+constexpr Class kBf16OfFp32 = {WeightType::kBf16,
+                               {ActivationType::kFp32, DType::kFp32}};
+constexpr Class kBf16 = {WeightType::kBf16,
+                         {ActivationType::kBf16, DType::kBf16}};
+
+std::string NameOf(const ::testing::TestParamInfo<Class>& info) {
+  return std::string(Name(info.param.weights)) + "_" +
+         std::string(Name(info.param.numerics.activations));
+}
+
+INSTANTIATE_TEST_SUITE_P(Classes, PlainRankBackendTest,
+                         ::testing::Values(kFp32, kBf16OfFp32, kBf16), NameOf);
+
 INSTANTIATE_TEST_SUITE_P(
     Classes, RankBackendTest,
     ::testing::Values(
-        Class{WeightType::kFp32, {}},
-        Class{WeightType::kBf16, {ActivationType::kFp32, DType::kFp32}},
-        Class{WeightType::kBf16, {ActivationType::kBf16, DType::kBf16}},
+        kFp32, kBf16OfFp32, kBf16,
         Class{WeightType::kQ8_0, {ActivationType::kInt8, DType::kBf16}},
         Class{WeightType::kNf4, {ActivationType::kFp32, DType::kBf16}},
         Class{WeightType::kQ4_K, {ActivationType::kInt8, DType::kFp16}}),
-    [](const auto& info) {
-      return std::string(Name(info.param.weights)) + "_" +
-             std::string(Name(info.param.numerics.activations));
-    });
+    NameOf);
 
 TEST(RanksTest, ReferenceBackendsMakeRanksToo) {
   RankOptions options = Options(4, {});
