@@ -61,7 +61,7 @@ TEST(FleetTraceTest, TheSixTracesAreWhatTheyWereBeforePoliciesWereTuned) {
 }
 
 TEST(StepCostTest, IsWithinAFifthOfWhatWasMeasured) {
-  const StepCost cost = StepCost::OfTheReadme();
+  const StepCost cost = StepCost::Measured();
   const auto streams = [&](double n) {
     return n / cost.Seconds({.decode_rows = n, .kv_tokens = n * 128});
   };

@@ -55,7 +55,7 @@ struct FleetOptions {
   double requests_per_second = 1;
   uint64_t seed = 1;  // of phases and of policies
   PolicyMaker policy;
-  StepCost cost = StepCost::OfTheReadme();
+  StepCost cost = StepCost::Measured();
   worker::EngineOptions engine = DefaultEngine();
   router::PlacerOptions placer;
   gateway::LimiterOptions limiter;

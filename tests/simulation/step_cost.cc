@@ -58,7 +58,7 @@ StepCost StepCost::Fit(std::span<const StepSample> samples) {
   return cost;
 }
 
-StepCost StepCost::OfTheReadme() {
+StepCost StepCost::Measured() {
   const std::array<StepSample, 7> samples = {
       Decode(1, 128, 21.7),
       Decode(1, 2048, 18.4),
