@@ -229,7 +229,10 @@ FleetResult RunKeys(int heavy_share, double requests_per_second) {
   return result;
 }
 
-TEST(FleetSimulationTest, AKeyWithTenTimesTheLoadDoesNotSlowTheOthers) {
+// Of a fleet that is half used only: at loads of 0.6 to 0.9, and with 32 rows a
+// worker, the others' p99 rises by 33 to 47 %, since what waits is put in order
+// and what a full worker computes slows everybody.
+TEST(FleetSimulationTest, AKeyWithTenTimesTheLoadDoesNotSlowAHalfUsedFleet) {
   const auto others = [](const Outcome& outcome) {
     return outcome.tenant != 0;
   };
