@@ -58,33 +58,6 @@ integration_tests() {
     --junitxml=build/results/pytest.xml 2>&1 | tee build/results/pytest.log
 }
 
-# Sums the JUnit files of the runners: "passed failed skipped".
-totals() {
-  python3 - build/results/ctest.xml build/results/property.xml \
-    build/results/pytest.xml <<'PYTHON'
-import sys
-import xml.etree.ElementTree as tree
-passed = failed = skipped = 0
-for path in sys.argv[1:]:
-    try:
-        cases = list(tree.parse(path).getroot().iter("testcase"))
-    except (OSError, tree.ParseError) as error:
-        print(f"{path}: {error}", file=sys.stderr)
-        failed += 1
-        continue
-    for case in cases:
-        kinds = {child.tag for child in case}
-        if kinds & {"failure", "error"}:
-            failed += 1
-        elif "skipped" in kinds or case.get("status") in ("notrun",
-                                                          "disabled"):
-            skipped += 1
-        else:
-            passed += 1
-print(passed, failed, skipped)
-PYTHON
-}
-
 mkdir -p build/results
 rm -f build/results/*.xml build/results/*.log
 set_up
@@ -95,13 +68,12 @@ tests/gpu/build_report.sh 2>&1 | tee build/results/build_report.log || result=1
 unit_tests || result=1
 property_tests || result=1
 integration_tests || result=1
-read -r passed failed skipped < <(totals)
-[[ $failed -eq 0 ]] || result=1
 echo
 grep -E '% tests passed' build/results/ctest.log | tail -n 1 || true
 for log in property pytest; do
   grep -E '(passed|failed|error|no tests ran).* in [0-9.]+s' \
     "build/results/$log.log" | tail -n 1 || true
 done
-echo "$passed passed, $failed failed, $skipped skipped"
+echo
+tests/junit_report.py build/results/{ctest,property,pytest}.xml || result=1
 exit $result

@@ -4,6 +4,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "common/grpc/callback_threads.h"
 #include "common/grpc/credentials.h"
 #include "common/grpc/keepalive.h"
 #include "common/status/status_macros.h"
@@ -43,6 +44,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(
     const std::string& address, const ChannelOptions& options) {
   CARAVAN_ASSIGN_OR_RETURN(const auto credentials,
                            MakeChannelCredentials(options.tls));
+  KeepCallbackThreads();
   return grpc::CreateCustomChannel(address, credentials,
                                    MakeArguments(options));
 }

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "common/grpc/callback_threads.h"
 #include "common/grpc/credentials.h"
 #include "common/grpc/keepalive.h"
 #include "common/status/errors.h"
@@ -49,6 +50,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
     const ServerOptions& options, const std::vector<grpc::Service*>& services) {
   CARAVAN_ASSIGN_OR_RETURN(const auto credentials,
                            MakeServerCredentials(options.tls));
+  KeepCallbackThreads();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 
