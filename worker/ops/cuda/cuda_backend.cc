@@ -1,7 +1,5 @@
 #include "worker/ops/cuda/cuda_backend.h"
 
-#include <algorithm>
-#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,6 +8,8 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/check.h"
+#include "worker/ops/cuda/device_attention.h"
+#include "worker/ops/cuda/device_products.h"
 #include "worker/ops/cuda/device_sampler.h"
 #include "worker/ops/cuda/geometry.h"
 #include "worker/ops/cuda/recording_device.h"
@@ -34,19 +34,8 @@ const CudaKv& Own(const KvStorage* kv) {
   return *static_cast<const CudaKv*>(kv);
 }
 
-// Bytes of activations as a product takes them: fragments or floats, whichever
-// is more. Padding of 8 segments is below 8 steps.
-size_t OperandBytes(int64_t tokens, int64_t columns) {
-  const int64_t depth = columns + kMaxSegments * kStepDepth;
-  return std::max(RoundUp(tokens, kMmaTokens) * depth * 2,
-                  tokens * columns * 4);
-}
-
-size_t PartialOutputBytes(int64_t heads, int64_t head_dim) {
-  return sizeof(float) * kPartialSlots * heads * head_dim;
-}
-size_t PartialStatBytes(int64_t heads) {
-  return sizeof(float) * kPartialSlots * heads * 2;
+size_t QkvBytes(int64_t tokens, int64_t rows) {
+  return sizeof(float) * tokens * rows;
 }
 
 size_t SamplerBytes(const ScratchSpec& spec) {
@@ -62,10 +51,9 @@ class CudaBackend final : public Backend {
         device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
-        operands_(device_.get()),
-        qkv_(device_.get()),
-        partial_outputs_(device_.get()),
-        partial_stats_(device_.get()) {}
+        products_(device_.get()),
+        attention_(device_.get(), split_keys()),
+        qkv_(device_.get()) {}
 
   std::string NumericsClass(WeightTypes weights) const override {
     return StrCat("cuda-", device_->architecture(), "/w:", Name(weights),
@@ -84,8 +72,8 @@ class CudaBackend final : public Backend {
   size_t ScratchBytes(const ScratchSpec& spec) const override;
   absl::Status ReserveScratch(const ScratchSpec& spec) override;
   size_t scratch_bytes() const override {
-    return operands_.bytes() + qkv_.bytes() + partial_outputs_.bytes() +
-           partial_stats_.bytes() + sampler_.scratch_bytes();
+    return products_.scratch_bytes() + qkv_.bytes() +
+           attention_.scratch_bytes() + sampler_.scratch_bytes();
   }
   absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
   size_t ArenaBytes(size_t bytes) const override {
@@ -136,63 +124,34 @@ class CudaBackend final : public Backend {
     return tensor_cores() ? MmaAttendKernel::kSplitKeys : kAttentionSplitKeys;
   }
 
-  // The norm of rows `tokens` of x (all where null), as `w` takes it.
-  absl::StatusOr<DeviceView> Norm(const DeviceView& x, const int32_t* tokens,
-                                  int64_t rows, std::span<const float> norm,
-                                  float epsilon, const CudaMatrix& w);
-  // Activations as `w` takes them.
-  absl::StatusOr<DeviceView> Operand(const DeviceView& x, int64_t tokens,
-                                     const CudaMatrix& w);
-  // x as Norm or Operand gave it.
-  absl::Status Multiply(const DeviceView& x, int64_t tokens,
-                        const CudaMatrix& w, const Epilogue& epilogue);
-  template <int kTokenTiles>
-  absl::Status LaunchMma(const MmaShape& shape, const DeviceView& x,
-                         int64_t tokens, const CudaMatrix& w,
-                         const Epilogue& epilogue);
   absl::Status AddProduct(const View<const float>& in, const PackedMatrix* w,
                           std::span<const float> bias, const View<float>& x);
-
-  absl::StatusOr<Partials> PartialsFor(const AttendArgs& args);
-  absl::Status AttendChains(const AttendArgs& args, const DeviceView& q,
-                            const DeviceView& out, const DeviceTables& tables,
-                            const Partials& partials);
-  absl::Status AttendMma(const AttendArgs& args, const DeviceView& q,
-                         const DeviceView& out, const DeviceTables& tables,
-                         const Partials& partials);
-  absl::Status Combine(const AttendArgs& args, const DeviceView& out,
-                       const DeviceTables& tables, const Partials& partials);
 
   const CudaOptions options_;
   const std::unique_ptr<RecordingDevice> device_;
   StepInputsOnDevice inputs_;
   DeviceSampler sampler_;
-  Scratch operands_, qkv_, partial_outputs_, partial_stats_;
+  DeviceProducts products_;
+  DeviceAttention attention_;
+  Scratch qkv_;
   int64_t reserved_tokens_ = 0;  // of a step
   DeviceBuffer staging_;         // of weights; dropped before the first step
 };
 
 size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
-  const int64_t tokens = spec.max_tokens;
-  // Query heads' columns are at most all of qkv's.
-  return DeviceBuffer::AllocatedBytes(OperandBytes(tokens, spec.widest)) +
-         DeviceBuffer::AllocatedBytes(tokens * spec.qkv_rows * 4) +
-         DeviceBuffer::AllocatedBytes(PartialOutputBytes(1, spec.qkv_rows)) +
-         DeviceBuffer::AllocatedBytes(PartialStatBytes(spec.heads)) +
-         SamplerBytes(spec);
+  return DeviceProducts::ScratchBytes(spec) +
+         DeviceBuffer::AllocatedBytes(
+             QkvBytes(spec.max_tokens, spec.qkv_rows)) +
+         DeviceAttention::ScratchBytes(spec) + SamplerBytes(spec);
 }
 
 absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
   staging_ = DeviceBuffer();
-  const int64_t tokens = spec.max_tokens;
-  reserved_tokens_ = tokens;
+  reserved_tokens_ = spec.max_tokens;
+  CARAVAN_RETURN_IF_ERROR(products_.Reserve(spec));
   CARAVAN_RETURN_IF_ERROR(
-      operands_.Get(OperandBytes(tokens, spec.widest)).status());
-  CARAVAN_RETURN_IF_ERROR(qkv_.Get(tokens * spec.qkv_rows * 4).status());
-  CARAVAN_RETURN_IF_ERROR(
-      partial_outputs_.Get(PartialOutputBytes(1, spec.qkv_rows)).status());
-  CARAVAN_RETURN_IF_ERROR(
-      partial_stats_.Get(PartialStatBytes(spec.heads)).status());
+      qkv_.Get(QkvBytes(spec.max_tokens, spec.qkv_rows)).status());
+  CARAVAN_RETURN_IF_ERROR(attention_.Reserve(spec));
   if (spec.logits_rows == 0) return absl::OkStatus();
   return sampler_.Reserve(spec.logits_rows, spec.vocabulary);
 }
@@ -250,112 +209,24 @@ absl::Status CudaBackend::Embed(const EmbedArgs& args) {
   return inputs_.Finish(x, args.x);
 }
 
-absl::StatusOr<DeviceView> CudaBackend::Norm(
-    const DeviceView& x, const int32_t* tokens, int64_t rows,
-    std::span<const float> norm, float epsilon, const CudaMatrix& w) {
-  const bool fragments = w.layout.fragments;
-  CARAVAN_ASSIGN_OR_RETURN(const float* const weight,
-                           inputs_.Vector(Slot::kNorm, norm));
-  CARAVAN_ASSIGN_OR_RETURN(void* const target,
-                           operands_.Get(OperandBytes(rows, w.cols)));
-  NormKernel::Args kernel = {.x = x.data,
-                             .stride = x.stride,
-                             .tokens = tokens,
-                             .norm = weight,
-                             .epsilon = epsilon,
-                             .rows = static_cast<int32_t>(rows),
-                             .segments = w.layout.segments,
-                             .floats = nullptr,
-                             .fragments = nullptr};
-  if (fragments) {
-    kernel.fragments = static_cast<uint32_t*>(target);
-  } else {
-    kernel.floats = static_cast<float*>(target);
-  }
-  CARAVAN_RETURN_IF_ERROR(device_->Launch<NormKernel>(
-      {.x = fragments ? RoundUp(rows, kMmaTokens) : rows,
-       .threads = NormKernel::kThreads,
-       .shared_bytes = NormKernel::kSharedBytes},
-      kernel));
-  return DeviceView{static_cast<float*>(target), w.cols};
-}
-
-absl::StatusOr<DeviceView> CudaBackend::Operand(const DeviceView& x,
-                                                int64_t tokens,
-                                                const CudaMatrix& w) {
-  if (!w.layout.fragments) return x;
-  CARAVAN_ASSIGN_OR_RETURN(void* const target,
-                           operands_.Get(OperandBytes(tokens, w.cols)));
-  CARAVAN_RETURN_IF_ERROR(device_->Launch<PackActivationsKernel>(
-      {.x = RoundUp(tokens, kMmaTokens),
-       .threads = PackActivationsKernel::kThreads},
-      {.x = x.data,
-       .stride = x.stride,
-       .tokens = static_cast<int32_t>(tokens),
-       .segments = w.layout.segments,
-       .target = static_cast<uint32_t*>(target)}));
-  return DeviceView{static_cast<float*>(target), w.cols};
-}
-
-template <int kTokenTiles>
-absl::Status CudaBackend::LaunchMma(const MmaShape& shape, const DeviceView& x,
-                                    int64_t tokens, const CudaMatrix& w,
-                                    const Epilogue& epilogue) {
-  return device_->Launch<MmaGemmKernel<kTokenTiles>>(
-      shape.launch, {.w = w.weights(),
-                     .x = reinterpret_cast<const Words4*>(x.data),
-                     .tokens = static_cast<int32_t>(tokens),
-                     .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
-                     .warps = shape.warps,
-                     .epilogue = epilogue});
-}
-
-absl::Status CudaBackend::Multiply(const DeviceView& x, int64_t tokens,
-                                   const CudaMatrix& w,
-                                   const Epilogue& epilogue) {
-  if (tokens == 0) return absl::OkStatus();
-  if (!w.layout.fragments) {
-    return device_->Launch<ChainGemmKernel>(
-        {.x = CeilDiv(epilogue.columns, ChainGemmKernel::kRows),
-         .y = CeilDiv(tokens, ChainGemmKernel::kTokens),
-         .threads = ChainGemmKernel::kThreads,
-         .shared_bytes = ChainGemmKernel::kSharedBytes},
-        {.w = w.weights(),
-         .x = x.data,
-         .stride = x.stride,
-         .tokens = static_cast<int32_t>(tokens),
-         .epilogue = epilogue});
-  }
-  const MmaShape shape = ShapeOfMma(w.layout.row_tiles, w.layout.segments.count,
-                                    tokens, device_->multiprocessors());
-  switch (shape.token_tiles) {
-    case 1:
-      return LaunchMma<1>(shape, x, tokens, w, epilogue);
-    case 2:
-      return LaunchMma<2>(shape, x, tokens, w, epilogue);
-    case 4:
-      return LaunchMma<4>(shape, x, tokens, w, epilogue);
-    default:
-      return LaunchMma<8>(shape, x, tokens, w, epilogue);
-  }
-}
-
 absl::Status CudaBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
   const int64_t tokens = inputs_.Padded(args.x.rows);
   if (tokens == 0) return absl::OkStatus();
   const CudaMatrix& w = Own(args.qkv);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
+  CARAVAN_ASSIGN_OR_RETURN(const float* const norm,
+                           inputs_.Vector(Slot::kNorm, args.norm));
   CARAVAN_ASSIGN_OR_RETURN(
       const DeviceView normed,
-      Norm(x, nullptr, tokens, args.norm, args.epsilon, w));
-  CARAVAN_ASSIGN_OR_RETURN(void* const qkv, qkv_.Get(tokens * w.rows * 4));
+      products_.Norm({x, nullptr, norm, args.epsilon}, tokens, w));
+  CARAVAN_ASSIGN_OR_RETURN(void* const qkv, qkv_.Get(QkvBytes(tokens, w.rows)));
   Epilogue epilogue;
   CARAVAN_ASSIGN_OR_RETURN(epilogue.bias,
                            inputs_.Vector(Slot::kBias, args.bias));
   epilogue.out = static_cast<float*>(qkv);
   epilogue.stride = w.rows;
   epilogue.columns = static_cast<int32_t>(w.rows);
-  CARAVAN_RETURN_IF_ERROR(Multiply(normed, tokens, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(products_.Multiply(normed, tokens, w, epilogue));
 
   CARAVAN_ASSIGN_OR_RETURN(const float* const cos, inputs_.Cos(args.cos));
   CARAVAN_ASSIGN_OR_RETURN(const float* const sin, inputs_.Sin(args.sin));
@@ -379,15 +250,6 @@ absl::Status CudaBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
   return inputs_.Finish(q, args.q);
 }
 
-absl::StatusOr<Partials> CudaBackend::PartialsFor(const AttendArgs& args) {
-  CARAVAN_ASSIGN_OR_RETURN(
-      void* const outputs,
-      partial_outputs_.Get(PartialOutputBytes(args.heads, args.head_dim)));
-  CARAVAN_ASSIGN_OR_RETURN(void* const stats,
-                           partial_stats_.Get(PartialStatBytes(args.heads)));
-  return Partials{static_cast<float*>(outputs), static_cast<float*>(stats)};
-}
-
 absl::Status CudaBackend::Attend(const AttendArgs& args) {
   if (args.q.rows == 0) return absl::OkStatus();
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView q, inputs_.In(Slot::kQ, args.q));
@@ -397,81 +259,14 @@ absl::Status CudaBackend::Attend(const AttendArgs& args) {
   CARAVAN_ASSIGN_OR_RETURN(
       const DeviceTables* const tables,
       inputs_.Tables(args.rows, {split_keys(), tile.tokens}));
-  CARAVAN_ASSIGN_OR_RETURN(const Partials partials, PartialsFor(args));
-  CARAVAN_RETURN_IF_ERROR(fragment_cache()
-                              ? AttendMma(args, q, out, *tables, partials)
-                              : AttendChains(args, q, out, *tables, partials));
-  CARAVAN_RETURN_IF_ERROR(Combine(args, out, *tables, partials));
+  CARAVAN_RETURN_IF_ERROR(attention_.Run({.tokens = inputs_.Padded(args.q.rows),
+                                          .layer = args.layer,
+                                          .heads = args.heads,
+                                          .cache = Own(args.kv).cache,
+                                          .q = q,
+                                          .out = out,
+                                          .tables = tables}));
   return inputs_.Finish(out, args.out);
-}
-
-absl::Status CudaBackend::AttendChains(const AttendArgs& args,
-                                       const DeviceView& q,
-                                       const DeviceView& out,
-                                       const DeviceTables& tables,
-                                       const Partials& partials) {
-  return device_->Launch<ChainAttendKernel>(
-      {.x = inputs_.Padded(args.q.rows),
-       .y = args.heads,
-       .z = tables.host.max_splits,
-       .threads = ChainAttendKernel::kThreads,
-       .shared_bytes =
-           ChainAttendKernel::SharedBytes(args.head_dim, split_keys())},
-      {.q = q.data,
-       .stride = q.stride,
-       .places = tables.places,
-       .blocks = tables.blocks,
-       .cache = Own(args.kv).cache,
-       .layer = args.layer,
-       .heads = args.heads,
-       .split_keys = split_keys(),
-       .scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim)),
-       .partials = partials,
-       .out = out.data,
-       .out_stride = out.stride});
-}
-
-absl::Status CudaBackend::AttendMma(const AttendArgs& args, const DeviceView& q,
-                                    const DeviceView& out,
-                                    const DeviceTables& tables,
-                                    const Partials& partials) {
-  const TileShape tile = ShapeOfTile(args.heads, args.kv_heads);
-  const Cache& cache = Own(args.kv).cache;
-  return device_->Launch<MmaAttendKernel>(
-      {.x = static_cast<int64_t>(tables.host.tiles.size()),
-       .y = args.kv_heads * tile.chunks,
-       .z = tables.host.max_splits,
-       .threads = MmaAttendKernel::kThreads,
-       .shared_bytes = MmaAttendKernel::SharedBytes(cache.width())},
-      {.q = q.data,
-       .stride = q.stride,
-       .tiles = tables.tiles,
-       .places = tables.places,
-       .blocks = tables.blocks,
-       .cache = cache,
-       .layer = args.layer,
-       .heads = args.heads,
-       .chunk = tile.chunk_heads,
-       .scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim)),
-       .partials = partials,
-       .out = out.data,
-       .out_stride = out.stride});
-}
-
-absl::Status CudaBackend::Combine(const AttendArgs& args, const DeviceView& out,
-                                  const DeviceTables& tables,
-                                  const Partials& partials) {
-  if (tables.host.partial_count == 0) return absl::OkStatus();
-  return device_->Launch<CombineKernel>({.x = inputs_.Padded(args.q.rows),
-                                         .y = args.heads,
-                                         .threads = CombineKernel::kThreads},
-                                        {.places = tables.places,
-                                         .partials = partials,
-                                         .heads = args.heads,
-                                         .head_dim = args.head_dim,
-                                         .split_keys = split_keys(),
-                                         .out = out.data,
-                                         .stride = out.stride});
 }
 
 absl::Status CudaBackend::AddProduct(const View<const float>& in,
@@ -481,7 +276,8 @@ absl::Status CudaBackend::AddProduct(const View<const float>& in,
   const CudaMatrix& w = Own(matrix);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView a, inputs_.In(Slot::kQ, in));
   const int64_t tokens = inputs_.Padded(in.rows);
-  CARAVAN_ASSIGN_OR_RETURN(const DeviceView operand, Operand(a, tokens, w));
+  CARAVAN_ASSIGN_OR_RETURN(const DeviceView operand,
+                           products_.Operand(a, tokens, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView target, inputs_.In(Slot::kX, x));
   Epilogue epilogue;
   epilogue.mode = EpilogueMode::kAdd;
@@ -489,7 +285,7 @@ absl::Status CudaBackend::AddProduct(const View<const float>& in,
   epilogue.out = target.data;
   epilogue.stride = target.stride;
   epilogue.columns = static_cast<int32_t>(w.rows);
-  CARAVAN_RETURN_IF_ERROR(Multiply(operand, tokens, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(products_.Multiply(operand, tokens, w, epilogue));
   return inputs_.Finish(target, x);
 }
 
@@ -497,9 +293,11 @@ absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
   const CudaMatrix& w = Own(args.gate_up);
   const int64_t tokens = inputs_.Padded(args.x.rows);
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
+  CARAVAN_ASSIGN_OR_RETURN(const float* const norm,
+                           inputs_.Vector(Slot::kNorm, args.norm));
   CARAVAN_ASSIGN_OR_RETURN(
       const DeviceView normed,
-      Norm(x, nullptr, tokens, args.norm, args.epsilon, w));
+      products_.Norm({x, nullptr, norm, args.epsilon}, tokens, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView out,
                            inputs_.Out(Slot::kOut, args.out));
   Epilogue epilogue;
@@ -511,7 +309,7 @@ absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
   epilogue.out = out.data;
   epilogue.stride = out.stride;
   epilogue.columns = static_cast<int32_t>(args.out.cols);
-  CARAVAN_RETURN_IF_ERROR(Multiply(normed, tokens, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(products_.Multiply(normed, tokens, w, epilogue));
   return inputs_.Finish(out, args.out);
 }
 
@@ -522,15 +320,18 @@ absl::Status CudaBackend::NormHead(const NormHeadArgs& args) {
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.In(Slot::kX, args.x));
   CARAVAN_ASSIGN_OR_RETURN(const int32_t* const tokens,
                            inputs_.Tokens(args.tokens));
-  CARAVAN_ASSIGN_OR_RETURN(const DeviceView normed,
-                           Norm(x, tokens, rows, args.norm, args.epsilon, w));
+  CARAVAN_ASSIGN_OR_RETURN(const float* const norm,
+                           inputs_.Vector(Slot::kNorm, args.norm));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const DeviceView normed,
+      products_.Norm({x, tokens, norm, args.epsilon}, rows, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView logits,
                            inputs_.Out(Slot::kOut, args.logits));
   Epilogue epilogue;
   epilogue.out = logits.data;
   epilogue.stride = logits.stride;
   epilogue.columns = static_cast<int32_t>(w.rows);
-  CARAVAN_RETURN_IF_ERROR(Multiply(normed, rows, w, epilogue));
+  CARAVAN_RETURN_IF_ERROR(products_.Multiply(normed, rows, w, epilogue));
   return inputs_.Finish(logits, args.logits);
 }
 
