@@ -64,6 +64,19 @@ void AddHowFlags(CLI::Option_group& group, EngineBenchOptions& options) {
                    "Of reading memory before and after each sample");
 }
 
+// A line of JSON for each line of standard input, until that ends.
+absl::Status RunTurns(const EngineBenchOptions& options) {
+  return worker::bench::RunEngineBenchTurns(
+      options,
+      [] {
+        std::string line;
+        return static_cast<bool>(std::getline(std::cin, line));
+      },
+      [](const EngineBenchReport& report) {
+        std::cout << worker::bench::ToJson(report) << "\n" << std::flush;
+      });
+}
+
 }  // namespace
 
 void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags) {
@@ -72,11 +85,15 @@ void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags) {
   CLI::Option_group* group = app.add_option_group("engine", "With --engine");
   AddWhatFlags(*group, flags);
   AddHowFlags(*group, flags.options);
+  group->add_flag("--turns", flags.turns,
+                  "Measure once, and print a line of JSON, for each line of "
+                  "standard input: for taking turns with another program");
 }
 
 absl::Status RunEngineBenchCommand(const EngineBenchFlags& flags, bool json) {
   CARAVAN_ASSIGN_OR_RETURN(const EngineBenchOptions options, OptionsOf(flags));
   CARAVAN_RETURN_IF_ERROR(options.Validate());
+  if (flags.turns) return RunTurns(options);
   CARAVAN_ASSIGN_OR_RETURN(
       const EngineBenchReport report,
       worker::bench::RunEngineBench(

@@ -16,6 +16,7 @@ struct EngineBenchFlags {
   worker::bench::EngineBenchOptions options;
   std::optional<std::string> batches;  // none: the options' unless contexts
   std::string contexts;
+  bool turns = false;  // one report for each line of standard input
 };
 
 // Flags that only the engine's bench has.

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Our engine beside llama.cpp, on the same GGUF file, taking turns.
 
-A round is: ours, the peer, ours. Both runs of ours probe how fast memory reads;
-where they differ by more than 8 % the round is dropped and counted. The ratio
-of a round is the mean of ours over the peer's, and the median over the rounds
-counts. Measured: decoding one stream and a batch (tokens/s of steps that only
-decode, after prompts of their own), and the prefill of one prompt.
+Both programs load the file once and then wait for their turns. A round is:
+ours, the peer, ours. Both turns of ours probe how fast memory reads; where they
+differ by more than 8 % the round is dropped and counted. The ratio of a round
+is the mean of ours over the peer's, and the median over the rounds counts.
+Measured: decoding one stream and a batch (tokens/s of steps that only decode,
+after prompts of their own), and the prefill of one prompt.
 
 The peer is llama-cpp-python, as pip has it, in a virtual environment of its own
 (made at first use, which compiles for many minutes), driven through its
-low-level C calls. It is measured with and without flash attention, and the
-better of the two counts, for each figure alone.
+low-level C calls. Each figure has a context of its own size, with and without
+flash attention, and the better of the two counts; one that is more than a tenth
+behind in the first turn takes no more of them. Prompts are computed once: a
+turn begins by forgetting what was decoded behind them.
 
 Usage: peers.py --model FILE.gguf [--bin DIR] [--threads N] [--rounds N] [--json]
 Not run by the tests: it wants a quiet machine.
@@ -27,6 +30,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOST_DIFFERENCE = 0.08
+MOST_STEPS = 256  # of decoding in a turn
 
 
 def parse_arguments():
@@ -38,6 +42,8 @@ def parse_arguments():
     parser.add_argument("--requirement", default="llama-cpp-python")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--most-seconds", type=float, default=3600,
+                        help="begin no round after so long")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--prefill-tokens", type=int, default=512)
@@ -52,14 +58,14 @@ def parse_arguments():
 
 
 def workload(options):
-    """The points by name."""
-    return {
-        "decode 1": {"streams": 1, "prompt": options.prompt_tokens},
-        f"decode {options.batch}": {"streams": options.batch,
-                                    "prompt": options.prompt_tokens},
-        f"prefill {options.prefill_tokens}": {
-            "prefill": options.prefill_tokens},
-    }
+    """The points by name; a batch of 1 and a prefill of 0 add none."""
+    points = {f"decode {streams}": {"streams": streams,
+                                    "prompt": options.prompt_tokens}
+              for streams in (1, options.batch)}
+    if options.prefill_tokens > 0:
+        points[f"prefill {options.prefill_tokens}"] = {
+            "prefill": options.prefill_tokens}
+    return points
 
 
 def point_key(point):
@@ -84,7 +90,7 @@ def ours_of(report):
 def best_of(samples):
     """The greatest rate of each point over the peer's settings."""
     names = {name for sample in samples for name in sample["rates"]}
-    return {name: max(sample["rates"][name] for sample in samples)
+    return {name: max(sample["rates"].get(name, 0) for sample in samples)
             for name in sorted(names)}
 
 
@@ -117,44 +123,63 @@ def summarize(ours, peers, ratios):
 # Ours ------------------------------------------------------------------------
 
 
-def run_ours(options):
-    done = subprocess.run(
-        [pathlib.Path(options.bin) / "caravan", "bench", "--engine",
-         "--model", options.model, "--threads", str(options.threads),
-         "--batches", f"1,{options.batch}",
-         "--prompt-tokens", str(options.prompt_tokens),
-         "--prefill-tokens", str(options.prefill_tokens),
-         "--output-tokens", "256", "--samples", "1",
-         "--sample-seconds", str(options.sample_seconds), "--json"],
-        stdout=subprocess.PIPE, text=True, check=True)
-    return ours_of(json.loads(done.stdout))
+class Turns:
+    """A process that answers each line with a line of JSON."""
+
+    def __init__(self, arguments):
+        self.process = subprocess.Popen(
+            arguments, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE)
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"{self.process.args[0]} ended; its messages are above")
+        return json.loads(line)
+
+    def turn(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+class Ours(Turns):
+
+    def __init__(self, options):
+        batches = sorted({1, options.batch})
+        super().__init__(
+            [pathlib.Path(options.bin) / "caravan", "bench", "--engine",
+             "--turns", "--model", options.model,
+             "--threads", str(options.threads),
+             "--batches", ",".join(map(str, batches)),
+             "--prompt-tokens", str(options.prompt_tokens),
+             "--prefill-tokens", str(options.prefill_tokens),
+             "--output-tokens", str(MOST_STEPS + 1), "--samples", "1",
+             "--sample-seconds", str(options.sample_seconds)])
+
+    def turn(self):
+        return ours_of(super().turn())
 
 
 # The peer --------------------------------------------------------------------
 
 
-class Peer:
-    """A process of the peer's own interpreter, one JSON line per turn."""
+class Peer(Turns):
+    """The peer's own interpreter."""
 
     def __init__(self, options):
-        python = make_environment(options)
         arguments = [a for a in sys.argv[1:] if a != "--json"]
-        self.process = subprocess.Popen(
-            [python, __file__, *arguments, "--peer"], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.about = json.loads(self.process.stdout.readline())
+        super().__init__([make_environment(options), __file__, *arguments,
+                          "--peer"])
+        self.about = self.read()
 
     def turn(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the peer ended; its messages are above")
-        return best_of(json.loads(line))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        return best_of(super().turn())
 
 
 def make_environment(options):
@@ -181,20 +206,17 @@ def first_of(library, *names):
 
 
 class PeerContext:
-    """A context of one setting."""
+    """A context for one point in one setting."""
 
-    def __init__(self, library, model, options, flash):
+    def __init__(self, library, model, options, point, flash):
         self.library = library
-        self.flash = flash
-        points = workload(options).values()
-        tokens = max([options.prefill_tokens] +
-                     [p["streams"] * (p["prompt"] + 512)
-                      for p in points if "streams" in p])
+        streams = point.get("streams", 1)
+        prompt = point.get("prompt") or point["prefill"]
         params = library.llama_context_default_params()
-        params.n_ctx = tokens
-        params.n_batch = max(2048, options.prefill_tokens)
+        params.n_ctx = streams * (prompt + MOST_STEPS)
+        params.n_batch = max(512, prompt, streams)
         params.n_ubatch = 512
-        params.n_seq_max = options.batch
+        params.n_seq_max = streams
         params.n_threads = options.threads
         params.n_threads_batch = options.threads
         if hasattr(params, "kv_unified"):
@@ -208,18 +230,20 @@ class PeerContext:
         self.context = make(model, params)
         if not self.context:
             raise RuntimeError("the peer made no context")
+        self.most_rows = params.n_batch
         self.batch = library.llama_batch_init(params.n_batch, 0, 1)
 
-    def clear(self):
+    def forget(self, sequence, position):
+        """Drops what a sequence has from a position on."""
         library = self.library
-        if hasattr(library, "llama_memory_clear"):
-            library.llama_memory_clear(
-                library.llama_get_memory(self.context), True)
+        if hasattr(library, "llama_memory_seq_rm"):
+            library.llama_memory_seq_rm(
+                library.llama_get_memory(self.context), sequence, position, -1)
         else:
-            first_of(library, "llama_kv_self_clear",
-                     "llama_kv_cache_clear")(self.context)
+            first_of(library, "llama_kv_self_seq_rm", "llama_kv_cache_seq_rm")(
+                self.context, sequence, position, -1)
 
-    def decode(self, rows):
+    def fill(self, rows):
         """Rows of (token, position, sequence, wants logits)."""
         for i, (token, position, sequence, logits) in enumerate(rows):
             self.batch.token[i] = token
@@ -228,44 +252,66 @@ class PeerContext:
             self.batch.seq_id[i][0] = sequence
             self.batch.logits[i] = logits
         self.batch.n_tokens = len(rows)
+
+    def decode(self):
         if self.library.llama_decode(self.context, self.batch) != 0:
             raise RuntimeError("the peer could not decode")
         self.library.llama_synchronize(self.context)
 
-    def prefill(self, tokens):
-        self.clear()
-        rows = [(t, i, 0, i + 1 == len(tokens)) for i, t in enumerate(tokens)]
-        start = time.perf_counter()
-        self.decode(rows)
-        return len(tokens) / (time.perf_counter() - start)
+    def prompt(self, prompts):
+        """Lists of ids by sequence, as many at once as make a batch."""
+        rows = []
+        for sequence, tokens in prompts.items():
+            if len(rows) + len(tokens) > self.most_rows:
+                self.fill(rows)
+                self.decode()
+                rows = []
+            rows += [(t, i, sequence, i + 1 == len(tokens))
+                     for i, t in enumerate(tokens)]
+        self.fill(rows)
+        self.decode()
 
-    def decode_rate(self, prompts, seconds):
-        self.clear()
-        for sequence, prompt in enumerate(prompts):
-            self.decode([(t, i, sequence, i + 1 == len(prompt))
-                         for i, t in enumerate(prompt)])
-        position = len(prompts[0])
+
+class PeerPrefill(PeerContext):
+
+    def __init__(self, library, model, options, point, flash, vocabulary):
+        super().__init__(library, model, options, point, flash)
+        self.tokens = ids_of(0, point["prefill"], vocabulary)
+        self.measure(options)
+
+    def measure(self, _):
+        self.forget(0, 0)
+        start = time.perf_counter()
+        self.prompt({0: self.tokens})
+        return len(self.tokens) / (time.perf_counter() - start)
+
+
+class PeerDecode(PeerContext):
+
+    def __init__(self, library, model, options, point, flash, vocabulary):
+        super().__init__(library, model, options, point, flash)
+        self.length = point["prompt"]
+        self.streams = point["streams"]
+        self.prompt({sequence: ids_of(sequence + 1, self.length, vocabulary)
+                     for sequence in range(self.streams)})
+
+    def measure(self, options):
+        for sequence in range(self.streams):
+            self.forget(sequence, self.length)
+        self.fill([(sequence + 5, self.length, sequence, True)
+                   for sequence in range(self.streams)])
+        positions = self.batch.pos
         start = time.perf_counter()
         steps = 0
-        while steps == 0 or (time.perf_counter() - start < seconds and
-                             steps < 500):
-            self.decode([(prompt[steps % len(prompt)], position + steps,
-                          sequence, True)
-                         for sequence, prompt in enumerate(prompts)])
+        # As little Python as can be between two steps.
+        while steps < MOST_STEPS and (
+                steps == 0 or
+                time.perf_counter() - start < options.sample_seconds):
+            self.decode()
             steps += 1
-        return steps * len(prompts) / (time.perf_counter() - start)
-
-    def measure(self, options, vocabulary):
-        rates = {}
-        for name, point in workload(options).items():
-            if "prefill" in point:
-                rates[name] = self.prefill(
-                    ids_of(0, point["prefill"], vocabulary))
-            else:
-                prompts = [ids_of(s + 1, point["prompt"], vocabulary)
-                           for s in range(point["streams"])]
-                rates[name] = self.decode_rate(prompts, options.sample_seconds)
-        return {"flash_attention": self.flash, "rates": rates}
+            for i in range(self.streams):
+                positions[i] = self.length + steps
+        return steps * self.streams / (time.perf_counter() - start)
 
 
 def ids_of(text, count, vocabulary):
@@ -275,6 +321,8 @@ def ids_of(text, count, vocabulary):
 
 def serve_peer(options):
     import llama_cpp as library
+    quiet = library.llama_log_callback(lambda *_: None)
+    library.llama_log_set(quiet, None)
     library.llama_backend_init()
     load = first_of(library, "llama_model_load_from_file",
                     "llama_load_model_from_file")
@@ -287,42 +335,57 @@ def serve_peer(options):
             library.llama_model_get_vocab(model))
     else:
         vocabulary = library.llama_n_vocab(model)
-    contexts = [PeerContext(library, model, options, flash)
-                for flash in (False, True)]
+    settings = [
+        {name: (PeerPrefill if "prefill" in point else PeerDecode)(
+            library, model, options, point, flash, vocabulary)
+         for name, point in workload(options).items()}
+        for flash in (False, True)]
     print(json.dumps({"version": library.__version__}), flush=True)
     for _ in sys.stdin:
-        print(json.dumps([c.measure(options, vocabulary) for c in contexts]),
-              flush=True)
+        samples = [{"rates": {name: context.measure(options)
+                              for name, context in setting.items()}}
+                   for setting in settings]
+        best = best_of(samples)
+        settings = [
+            {name: context for name, context in setting.items()
+             if sample["rates"][name] > 0.9 * best[name]}
+            for setting, sample in zip(settings, samples)]
+        print(json.dumps(samples), flush=True)
 
 
 def main():
     options = parse_arguments()
     if options.peer:
         return serve_peer(options)
-    peer = Peer(options)
+    start = time.monotonic()
+    peer, engine = Peer(options), Ours(options)
     peer.turn()  # warm
-    ours, peers, ratios = [run_ours(options)], [], []
+    ours, peers, ratios = [engine.turn()], [], []
     for _ in range(3 * options.rounds):
         theirs = peer.turn()
-        ours.append(run_ours(options))
+        ours.append(engine.turn())
         peers.append(theirs)
         ratio = judge(ours[-2], theirs, ours[-1])
+        print(f"{time.monotonic() - start:.0f} s:", ratio, file=sys.stderr)
         if ratio is not None:
             ratios.append(ratio)
-        if len(ratios) == options.rounds:
+        if (len(ratios) == options.rounds or
+                time.monotonic() - start > options.most_seconds):
             break
-    peer.close()
+    for program in (peer, engine):
+        program.close()
     result = {
         "model": str(options.model), "peer": peer.about,
         "class": next((o["class"] for o in ours if o), None),
+        "read": statistics.median([o["read"] for o in ours if o] or [0]),
         "rounds": len(ratios), "dropped": len(peers) - len(ratios),
         "points": summarize(ours, peers, ratios)}
     if options.json:
         print(json.dumps(result, indent=2))
         return None
     print(f"{result['model']}, {result['class']}, beside llama-cpp-python "
-          f"{peer.about['version']}: {result['rounds']} rounds, "
-          f"{result['dropped']} dropped")
+          f"{peer.about['version']}, {result['read'] / 1e9:.1f} GB/s: "
+          f"{result['rounds']} rounds, {result['dropped']} dropped")
     for name, point in result["points"].items():
         print(f"{name:14s} {point['ours']:9.1f} tok/s, the peer "
               f"{point['peer']:9.1f}: {point['ratio']:.2f} x "

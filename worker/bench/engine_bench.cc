@@ -103,6 +103,8 @@ class EngineBench {
 
   using Note = std::function<void(const std::string& line)>;
   absl::StatusOr<EngineBenchReport> Run(const Note& note);
+  // Each point once.
+  absl::StatusOr<EngineBenchReport> Turn();
 
  private:
   explicit EngineBench(const EngineBenchOptions& options)
@@ -305,6 +307,15 @@ absl::StatusOr<EngineBenchReport> EngineBench::Run(const Note& note) {
   return report;
 }
 
+absl::StatusOr<EngineBenchReport> EngineBench::Turn() {
+  points_ = PointsOf(options_);
+  CARAVAN_RETURN_IF_ERROR(MeasurePoints(/*note=*/nullptr));
+  EngineBenchReport report = EmptyReport();
+  report.load = load_;
+  for (const Point& point : points_) report.points.push_back(ReportOf(point));
+  return report;
+}
+
 template <typename T>
 absl::Status CheckWithin(const char* field, T value, T least, T most) {
   if (value >= least && value <= most) return absl::OkStatus();
@@ -360,6 +371,18 @@ absl::StatusOr<EngineBenchReport> RunEngineBench(
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<EngineBench> bench,
                            EngineBench::Create(options));
   return bench->Run(note);
+}
+
+absl::Status RunEngineBenchTurns(
+    const EngineBenchOptions& options, const std::function<bool()>& next,
+    const std::function<void(const EngineBenchReport& report)>& hand_over) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<EngineBench> bench,
+                           EngineBench::Create(options));
+  while (next()) {
+    CARAVAN_ASSIGN_OR_RETURN(const EngineBenchReport report, bench->Turn());
+    hand_over(report);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace caravan::worker::bench

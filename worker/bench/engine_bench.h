@@ -121,6 +121,13 @@ absl::StatusOr<EngineBenchReport> RunEngineBench(
     const EngineBenchOptions& options,
     const std::function<void(const std::string& line)>& note);
 
+// Measures every point once for each `next` that answers true, and hands over
+// what was measured: for taking turns with another program on one machine. The
+// model stays loaded meanwhile. The report has no machine and no cliffs.
+absl::Status RunEngineBenchTurns(
+    const EngineBenchOptions& options, const std::function<bool()>& next,
+    const std::function<void(const EngineBenchReport& report)>& hand_over);
+
 }  // namespace caravan::worker::bench
 
 #endif  // CARAVAN_WORKER_BENCH_ENGINE_BENCH_H_

@@ -75,6 +75,24 @@ TEST(EngineBenchTest, TextAndJsonNameThePoints) {
   EXPECT_GT(json["whole"][1]["tokens_per_second"].get<double>(), 0);
 }
 
+TEST(EngineBenchTest, EachTurnMeasuresEveryPointAnew) {
+  EngineBenchOptions options = Small();
+  options.rules.wanted = 1;
+  int turns = 0;
+  std::vector<EngineBenchReport> reports;
+  ASSERT_OK(RunEngineBenchTurns(
+      options, [&] { return ++turns <= 2; },
+      [&](const EngineBenchReport& report) { reports.push_back(report); }));
+  ASSERT_EQ(reports.size(), 2u);
+  for (const EngineBenchReport& report : reports) {
+    ASSERT_EQ(report.points.size(), 4u);
+    for (const PointReport& point : report.points) {
+      EXPECT_EQ(point.kept_count, 1);
+      EXPECT_GT(point.tokens_per_second, 0);
+    }
+  }
+}
+
 // Of the demo model's shape: what a step reads and does at least follows from
 // the layout.
 TEST(EngineBenchTest, FloorsFollowFromTheShape) {
