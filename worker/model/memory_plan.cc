@@ -73,6 +73,22 @@ size_t BlockBytes(const ModelConfig& config, const Backend& backend) {
 
 }  // namespace
 
+WeightTypes WidenedTypes(const Backend& backend, WeightTypes types) {
+  // Whole blocks of every type; rows for as many ranks as there may be.
+  const auto packed_bytes = [&backend](WeightType type) {
+    const RawMatrix matrix(nullptr, type, /*rows=*/1024, /*cols=*/2048);
+    return backend.PackedBytes({&matrix, 1}, {.kind = PackKind::kHead});
+  };
+  const size_t fp32_bytes = packed_bytes(WeightType::kFp32);
+  WeightTypes widened;
+  types.ForEach([&](WeightType type) {
+    if (type != WeightType::kFp32 && packed_bytes(type) == fp32_bytes) {
+      widened.Add(type);
+    }
+  });
+  return widened;
+}
+
 DType PlannedDType(const ModelConfig& config) {
   return config.torch_dtype.value_or(DType::kFp32);
 }

@@ -59,6 +59,10 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
                           const Backend& backend,
                           const MemoryPlanOptions& options);
 
+// Of the types, those of which the backend packs exact fp32 copies, having no
+// kernel for them.
+WeightTypes WidenedTypes(const Backend& backend, WeightTypes types);
+
 // config.json's torch_dtype; fp32 where it has none.
 DType PlannedDType(const ModelConfig& config);
 

@@ -115,15 +115,18 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
     model.planned.set_kv_bytes(static_cast<int64_t>(model.backend->KvBytes(
         KvSpecOf(description.config, model.block_count))));
   }
-  LogInfo("memory_plan", {{"checkpoint", description.checkpoint},
-                          {"weights", options.weights},
-                          {"packed_as", Name(description.weight_types)},
-                          {"weight_bytes", model.planned.weight_bytes()},
-                          {"arena_bytes", model.planned.arena_bytes()},
-                          {"kv_bytes", model.planned.kv_bytes()},
-                          {"kv_blocks", model.block_count},
-                          {"ranks", options.ranks},
-                          {"available_bytes", request.available_bytes}});
+  LogInfo("memory_plan",
+          {{"checkpoint", description.checkpoint},
+           {"weights", options.weights},
+           {"matrices", Name(description.weight_types)},
+           {"widened_to_fp32",
+            Name(WidenedTypes(*model.backend, description.weight_types))},
+           {"weight_bytes", model.planned.weight_bytes()},
+           {"arena_bytes", model.planned.arena_bytes()},
+           {"kv_bytes", model.planned.kv_bytes()},
+           {"kv_blocks", model.block_count},
+           {"ranks", options.ranks},
+           {"available_bytes", request.available_bytes}});
   return absl::OkStatus();
 }
 

@@ -183,6 +183,23 @@ class CpuPlanTest : public ::testing::Test {
   }
 };
 
+TEST_F(CpuPlanTest, TypesWithoutAKernelAreNamedAsWidened) {
+  WeightTypes types;
+  for (const WeightType type :
+       {WeightType::kFp32, WeightType::kBf16, WeightType::kQ2_K,
+        WeightType::kQ4_0, WeightType::kNf4, WeightType::kTq2_0}) {
+    types.Add(type);
+  }
+  const auto int8 =
+      MakeCpuBackend({.numerics = *ParseNumerics("int8", "bf16", types)});
+  ASSERT_OK(int8);
+  EXPECT_EQ(Name(WidenedTypes(**int8, types)), "q2_k+tq2_0");
+  const auto fp32 =
+      MakeCpuBackend({.numerics = *ParseNumerics("fp32", "fp32", types)});
+  ASSERT_OK(fp32);
+  EXPECT_EQ(Name(WidenedTypes(**fp32, types)), "q4_0+q2_k+tq2_0");
+}
+
 TEST_F(CpuPlanTest, FourBitsAWeightTakeWhatTheSeedSays) {
   const nlohmann::json nf4 = {{"quant_method", "bitsandbytes"},
                               {"load_in_4bit", true},
