@@ -15,9 +15,9 @@ def test_seven_billion_parameters_load_and_decode_within_their_plan(tmp_path):
     run_cli("make-model", model, "--shape", "llama-2-7b", "--type", "q4_0",
             "--threads", 2, timeout=900)
     out = run_cli("bench", "--engine", "--model", model, "--json",
-                  "--threads", 2, "--contexts", 32, "--prefill-tokens", 0,
-                  "--batches", "1", "--prompt-tokens", 32, "--samples", 1,
-                  timeout=900).stdout
+                  "--threads", 2, "--batches", "1", "--prefill-tokens", 0,
+                  "--prompt-tokens", 32, "--output-tokens", 16,
+                  "--samples", 1, "--whole-runs", 1, timeout=900).stdout
     report = json.loads(out)
     load = report["load"]
     print(f"packed {load['packed_bytes'] / GIB:.2f} GiB, planned without KV "
@@ -26,4 +26,5 @@ def test_seven_billion_parameters_load_and_decode_within_their_plan(tmp_path):
     assert load["packed_bytes"] == load["planned_weight_bytes"]
     assert load["packed_bytes"] < 3.9 * GIB
     assert load["peak_bytes"] < 1.1 * load["planned_bytes"]
-    assert all(point["tokens_per_second"] > 0 for point in report["points"])
+    # Whole runs count whatever else the machine does meanwhile.
+    assert report["whole"][0]["tokens_per_second"] > 0
