@@ -63,6 +63,8 @@ void InitLog(std::string_view process, std::string_view level) {
   Logger()->set_level(spdlog::level::from_str(std::string(level)));
 }
 
+bool DebugIsLogged() { return Logger()->should_log(spdlog::level::debug); }
+
 void LogDebug(std::string_view event, std::initializer_list<LogField> fields) {
   Write(spdlog::level::debug, event, fields);
 }

@@ -39,6 +39,9 @@ struct LogField {
 // "warning", "error"). Called once, from main.
 void InitLog(std::string_view process, std::string_view level = "info");
 
+// Whether LogDebug writes: for lines that are costly to make.
+bool DebugIsLogged();
+
 void LogDebug(std::string_view event, std::initializer_list<LogField> fields);
 void LogInfo(std::string_view event, std::initializer_list<LogField> fields);
 void LogWarning(std::string_view event, std::initializer_list<LogField> fields);

@@ -1,6 +1,7 @@
 #include "gateway/group_placer.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "common/log.h"
@@ -18,6 +19,16 @@ namespace asio = boost::asio;
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);
+
+// Output tokens that each choice has, as choice:count.
+std::string OutputsOf(const PromptGroup& group) {
+  std::string list;
+  for (size_t i = 0; i < group.choices().size(); ++i) {
+    StrAppend(&list, i == 0 ? "" : ",", i, ":",
+              group.choices()[i].output().size());
+  }
+  return list;
+}
 
 }  // namespace
 
@@ -47,6 +58,7 @@ asio::awaitable<absl::Status> GroupPlacer::Recover(PromptGroup& group) {
   run_.context.metrics->CountResume(ResumeCause(reason));
   LogInfo("stream_resumes", {{"request_id", run_.request.request_id},
                              {"output_tokens", group.output_token_count()},
+                             {"outputs", OutputsOf(group)},
                              {"attempt", group.attempts},
                              {"cause", group.failure}});
   const absl::Status cause = group.failure;
@@ -67,6 +79,9 @@ asio::awaitable<void> GroupPlacer::TryMove(PromptGroup& group) {
       co_await FindPlace(group, /*same_identity=*/true);
   if (!target.ok() || !run_.inbox->cancelled().ok()) co_return;
   run_.context.metrics->CountResume("drained");
+  LogInfo("stream_moves", {{"request_id", run_.request.request_id},
+                           {"output_tokens", group.output_token_count()},
+                           {"outputs", OutputsOf(group)}});
   group.Detach();
   group.failure = SubmitTo(group, *target);
 }

@@ -56,5 +56,13 @@ TEST(LogTest, WarningIsALevel) {
               HasSubstr(" warning "));
 }
 
+TEST(LogTest, SaysWhetherDebugLinesAreWritten) {
+  InitLog("log_test", "info");
+  EXPECT_FALSE(DebugIsLogged());
+  InitLog("log_test", "debug");
+  EXPECT_TRUE(DebugIsLogged());
+  InitLog("log_test", "info");
+}
+
 }  // namespace
 }  // namespace caravan

@@ -44,7 +44,7 @@ class QueuePace {
 bool HasNews(const StepReport& report) {
   return report.step > 0 || !report.prompts.empty() || !report.tokens.empty() ||
          !report.finishes.empty() || !report.errors.empty() ||
-         !report.kv_changes.stored.empty() ||
+         !report.works.empty() || !report.kv_changes.stored.empty() ||
          !report.kv_changes.removed.empty();
 }
 

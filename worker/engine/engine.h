@@ -84,6 +84,22 @@ struct ErrorEvent {
   absl::Status status;
 };
 
+// What a sequence took, told once, when it ends for whatever cause; rows that
+// were in flight then are not in it. One that generated tokens, and never
+// parked, had `reused` + `prefilled` == prompt + resumed, and each token behind
+// its first took one decoded position.
+struct SequenceWork {
+  GroupId group = 0;
+  int32_t choice = 0;
+  int32_t prompt = 0;     // tokens of the prompt ...
+  int32_t resumed = 0;    // ... and of the output that it came with
+  int32_t reused = 0;     // positions that stood when it was admitted
+  int32_t prefilled = 0;  // positions computed that were known by then
+  int32_t decoded = 0;    // positions computed behind them
+  int32_t generated = 0;  // tokens
+  int32_t parked = 0;     // times; each adds to the first three again
+};
+
 // Load and counters of the moment.
 struct EngineLoad {
   int32_t running_sequences = 0;
@@ -121,6 +137,7 @@ struct StepReport {
   std::vector<TokenEvent> tokens;
   std::vector<FinishEvent> finishes;  // after the choice's last token
   std::vector<ErrorEvent> errors;
+  std::vector<SequenceWork> works;  // of sequences that ended
   EngineLoad load;
   StepCounters counters;
   KvChanges kv_changes;

@@ -40,6 +40,10 @@ void Scheduler::Add(GroupRequest request) {
     sequence->choice = start.index;
     sequence->group = group.get();
     sequence->output = std::move(start.output);
+    sequence->work = {.group = id,
+                      .choice = start.index,
+                      .prompt = size,
+                      .resumed = static_cast<int32_t>(sequence->output.size())};
     waiting_.insert(sequence.get());
     group->sequences.push_back(std::move(sequence));
     ExpectPrefill(*group->sequences.back());
@@ -159,6 +163,7 @@ void Scheduler::EndSequence(Sequence& sequence) {
       return;
   }
   sequence.state = SequenceState::kEnded;
+  report_.works.push_back(sequence.work);
   if (sequence.known_to_runner) dropped_.push_back(sequence.id);
   GiveBack(sequence);
 }
@@ -168,6 +173,7 @@ void Scheduler::EndSequence(Sequence& sequence) {
 void Scheduler::Park(Sequence& sequence) {
   std::erase(running_, &sequence);
   ++report_.counters.parked;
+  ++sequence.work.parked;
   if (sequence.rows_in_flight > 0) {
     sequence.state = SequenceState::kParking;
   } else {

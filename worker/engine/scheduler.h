@@ -91,7 +91,9 @@ class Scheduler {
   // A row of a launched plan.
   struct LaunchedRow {
     Sequence* sequence = nullptr;
+    int32_t count = 0;  // of positions
     int32_t end = 0;
+    bool decodes = false;
     bool sampled = false;
   };
   struct LaunchedPlan {
@@ -161,6 +163,7 @@ class Scheduler {
   void CommitBlocks(Sequence& sequence, int32_t end);
   void CommitPrompt(Sequence& sequence, RowResult& result);
   void CommitToken(Sequence& sequence, ScoredToken token);
+  static void CountWork(const LaunchedRow& row);
   void Leave(Sequence& sequence);
 
   // Changes of state, scheduler.cc.

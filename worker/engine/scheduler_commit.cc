@@ -73,7 +73,14 @@ void Scheduler::CommitResult(const LaunchedRow& row, RowResult result) {
   const bool ended = sequence.state == SequenceState::kEnded;
   CommitBlocks(sequence, row.end);
   CommitPrompt(sequence, result);
+  if (!ended) CountWork(row);
   if (row.sampled && !ended) CommitToken(sequence, *std::move(result.token));
+}
+
+void Scheduler::CountWork(const LaunchedRow& row) {
+  SequenceWork& work = row.sequence->work;
+  (row.decodes ? work.decoded : work.prefilled) += row.count;
+  if (row.sampled) ++work.generated;
 }
 
 // Positions below `end` stand: full blocks can be found from now on.

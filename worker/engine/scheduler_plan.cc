@@ -197,6 +197,7 @@ void Scheduler::Admit(Sequence& sequence, Start start, Draft& draft) {
   sequence.committed = start.standing;
   sequence.shared = start.standing;
   sequence.prefill_end = sequence.known();
+  sequence.work.reused += start.position;
   const auto place =
       std::ranges::find_if(running_, [&sequence](const Sequence* other) {
         return sequence.rank().Before(other->rank());
@@ -303,8 +304,11 @@ void Scheduler::AddRow(Sequence& sequence, int32_t count, Draft& draft) {
               .output_position = static_cast<int32_t>(sequence.output.size()),
               .score_prompt = sequence.scoring &&
                               first < sequence.group->prompt_size() - 1};
-  draft.launched.rows.push_back(
-      {.sequence = &sequence, .end = end, .sampled = row.sample});
+  draft.launched.rows.push_back({.sequence = &sequence,
+                                 .count = count,
+                                 .end = end,
+                                 .decodes = decoding,
+                                 .sampled = row.sample});
   sequence.planned_before_last = first;
   sequence.last_step = step_ + 1;
   sequence.planned = end;

@@ -67,6 +67,7 @@ struct Sequence {
   std::vector<kv::BlockHash> hashes;  // of its first full blocks
   // Tokens to compute for its prefill, as it looked when it was queued.
   int32_t expected_prefill = 0;
+  SequenceWork work;
 
   int32_t rows_in_flight = 0;
   bool sampling_in_flight = false;

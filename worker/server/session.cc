@@ -7,6 +7,7 @@
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
+#include "worker/server/request_trail.h"
 
 namespace caravan::worker {
 namespace {
@@ -28,16 +29,6 @@ std::vector<int32_t> IndicesOf(const GroupRequest& group) {
 void SetDuration(absl::Duration from, google::protobuf::Duration* to) {
   to->set_seconds(absl::IDivDuration(from, absl::Seconds(1), &from));
   to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(from)));
-}
-
-// The trail of one request through the processes; off by default.
-void LogSubmit(const v1::Submit& submit, const std::string& peer) {
-  LogDebug("submit", {{"request_id", submit.request_id()},
-                      {"peer", peer},
-                      {"tenant", submit.tenant()},
-                      {"attempt", submit.attempt()},
-                      {"idempotency_key", submit.idempotency_key()},
-                      {"traceparent", submit.traceparent()}});
 }
 
 }  // namespace
@@ -86,8 +77,8 @@ absl::Status Session::OnHello(const v1::Hello& hello) {
 }
 
 void Session::OnSubmit(const v1::Submit& submit) {
-  LogSubmit(submit, peer_id_);
   const GroupId group = context_->dispatcher->NextGroupId();
+  LogSubmit(submit, group, peer_id_);
   absl::Status status = Claim(submit.handle(), group);
   if (status.ok()) {
     status = Start(submit, group);

@@ -1,5 +1,7 @@
 #include "worker/server/worker_sink.h"
 
+#include "worker/server/request_trail.h"
+
 namespace caravan::worker {
 
 void MetricsObserver::OnSubmitted(const RequestShape& shape) {
@@ -50,6 +52,7 @@ void MetricsObserver::OnSessionDropped(Reason reason) {
 // Sessions first: the other readers can wait.
 void WorkerSink::Emit(const StepReport& report) {
   const v1::Load load = parts_.load->Update(report);
+  LogTrail(report);
   parts_.dispatcher->Dispatch(report, load);
   parts_.metrics->ObserveStep(report);
   parts_.vllm->ObserveStep(report);
