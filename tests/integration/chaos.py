@@ -9,6 +9,7 @@ import time
 
 from load import stream_completion
 from suite import MODEL
+from trail import Trail
 
 PROMPTS = (
     "Once upon a time",
@@ -16,11 +17,15 @@ PROMPTS = (
     "The old mill by the river had not turned for many years, and the children",
     "In the morning the sun",
 )
-# Kills go mostly to workers and stages: the others hold no stream.
-WEIGHTS = {"worker": 12, "stage": 4, "router": 1, "tokenizer": 1}
+# Kills go mostly to workers and stages, the others hold no stream: so many of
+# each kind in every round of ROUND kills, in an order that is drawn.
+SHARES = {"worker": 11, "stage": 3, "router": 1, "tokenizer": 1}
+ROUND = sum(SHARES.values())
 HIT_SEQUENCES = 8
 # Tokens that come so soon after a kill may be from before it, in seconds.
 ON_THE_WAY = 0.2
+# How long a victim may have less than HIT_SEQUENCES, in seconds.
+BUSY_PATIENCE = 3
 
 
 def make_requests(rng, count, max_tokens):
@@ -71,12 +76,13 @@ class Report:
 
     def __init__(self):
         self.kills = collections.Counter()  # by kind of process
-        self.hits = 0      # kills of workers and stages with 8 sequences or more
+        self.hits = 0      # kills of workers and stages that ran 8 or more
         self.streams = 0   # that ended
         self.tokens = 0
         self.interrupted = 0
         self.resumes = 0
         self.longest_pause = 0.0
+        self.trails = []   # facts of each fleet's
         self.problems = []
 
     def add(self, other):
@@ -84,6 +90,7 @@ class Report:
         for name in ("hits", "streams", "tokens", "interrupted", "resumes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.longest_pause = max(self.longest_pause, other.longest_pause)
+        self.trails += other.trails
         self.problems += other.problems
 
     def __str__(self):
@@ -95,22 +102,24 @@ class Report:
 
 
 class Chaos:
-    """Keeps `width` streams running for `seconds` and kills every
-    `interval`."""
+    """Keeps `width` streams running until so many kills were made, `interval`
+    seconds or more apart."""
 
-    def __init__(self, fleet, seed, width, seconds, interval, requests):
+    def __init__(self, fleet, seed, width, kills, interval, requests):
         self.fleet = fleet
         self.rng = random.Random(seed)
         self.width = width
-        self.seconds = seconds
+        self.kills = kills
         self.interval = interval
         self.requests = requests
         self.report = Report()
         self.expected = []
         self.over = asyncio.Event()
         self.next = 0
+        self.kinds = []  # of the kills to come in this round
         self.last_kill = 0.0  # of a worker
         self.running = {}  # time of the last token by number of the stream
+        self.arrivals = {}  # times of tokens by request id and choice
 
     async def run(self):
         await choose_stop_texts(self.fleet.http, self.requests, self.width)
@@ -126,7 +135,15 @@ class Chaos:
         self.report.resumes = resumes_of(self.fleet) - before
         self.report.interrupted = len(
             resumed_requests(self.fleet.gateway.log()[log_begin:]))
+        self.read_trail()
         return self.report
+
+    def read_trail(self):
+        trail = Trail(self.fleet)
+        for request_id, arrivals in self.arrivals.items():
+            trail.add_arrivals(request_id, arrivals)
+        self.report.trails.append(trail.facts())
+        self.report.problems += trail.problems
 
     async def keep_streaming(self):
         while not self.over.is_set():
@@ -143,6 +160,9 @@ class Chaos:
             self.report.tokens += len(outcome.token_ids)
             self.report.longest_pause = max(self.report.longest_pause,
                                             outcome.longest_pause)
+            self.arrivals[outcome.request_id] = {
+                index: choice.times
+                for index, choice in outcome.choices.items()}
             self.check_ending(body, outcome)
             if outcome.facts() != self.expected[index]:
                 self.problem("not equal", body, outcome)
@@ -163,14 +183,16 @@ class Chaos:
 
     async def kill_all_the_time(self):
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.seconds
         restarts = []
-        while loop.time() < end:
+        while sum(self.report.kills.values()) < self.kills:
             await asyncio.sleep(self.interval)
             restarts = [r for r in restarts if not r.done()]
             member = self.choose()
+            if member is None:
+                continue
             if computes(member):
                 await self.all_go_on()
+                await self.until_busy(member)
             await loop.run_in_executor(None, self.kill, member)
             if computes(member):
                 self.last_kill = time.monotonic()
@@ -185,23 +207,34 @@ class Chaos:
                   for last_token in self.running.values()):
             await asyncio.sleep(0.02)
 
+    async def until_busy(self, member):
+        """Until there is something to interrupt, for a while."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + BUSY_PATIENCE
+        while loop.time() < end and await loop.run_in_executor(
+                None, sequences_of, member) < HIT_SEQUENCES:
+            await asyncio.sleep(0.02)
+
     def note_token(self, number):
         self.running[number] = time.monotonic()
 
     def choose(self):
-        up = [m for m in self.fleet.members.values()
-              if m.up and kind_of(m) in WEIGHTS]
-        weights = [WEIGHTS[kind_of(m)] / len(self.fleet.group(kind_of(m)))
-                   for m in up]
-        return self.rng.choices(up, weights)[0]
+        """One that is up, of the next kind in this round that has one."""
+        if not self.kinds:
+            self.kinds = [kind for kind, share in SHARES.items()
+                          for _ in range(share)]
+            self.rng.shuffle(self.kinds)
+        for kind in self.kinds:
+            up = [m for m in self.fleet.group(kind) if m.up]
+            if up:
+                self.kinds.remove(kind)
+                return self.rng.choice(up)
+        return None
 
     def kill(self, member):
         kind = kind_of(member)
-        if computes(member) and member.replica.up:
-            metrics = member.replica.metrics()
-            streams = sum(metrics.sum("caravan_worker_sequences", state=state)
-                          for state in ("running", "waiting"))
-            self.report.hits += streams >= HIT_SEQUENCES
+        if computes(member):
+            self.report.hits += sequences_of(member) >= HIT_SEQUENCES
         member.kill()
         self.report.kills[kind] += 1
 
@@ -212,6 +245,14 @@ def kind_of(member):
 
 def computes(member):
     return kind_of(member) in ("worker", "stage")
+
+
+def sequences_of(member):
+    """That run on the member's replica."""
+    if not member.replica.up:
+        return 0
+    return member.replica.metrics().sum("caravan_worker_sequences",
+                                        state="running")
 
 
 def resumes_of(fleet):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 from suite import BIN, DEMO_MODEL, MODEL, ROOT, Service, wait_for
 
@@ -26,6 +27,8 @@ class Member:
         self.up = False  # has said that it is ready, and was not killed
         self.replica = self  # where a stage's requests come in
         self._process = None
+        self._log_begins = []  # of each process, in the log of all
+        self._killed_at = {}   # by number of the process
 
     def start(self):
         """Starts the process and waits until it is ready."""
@@ -33,6 +36,7 @@ class Member:
         is_gateway = self.binary == "caravan-gateway"
         flag = "--grpc-port" if is_gateway else "--port"
         log = open(self.fleet.folder / f"{self.name}.log", "a")
+        self._log_begins.append(log.tell())
         self._process = subprocess.Popen(
             [str(BIN / self.binary), "--metrics-port", "0", flag, port,
              *self.flags], cwd=ROOT, text=True, stdout=subprocess.PIPE,
@@ -50,6 +54,15 @@ class Member:
         return (self.fleet.folder / f"{self.name}.log").read_text(
             errors="replace")
 
+    def process_logs(self):
+        """The log of each of its processes, and when it was killed, if so."""
+        data = (self.fleet.folder / f"{self.name}.log").read_bytes()
+        ends = [*self._log_begins[1:], len(data)]
+        return [(data[begin:end].decode(errors="replace"),
+                 self._killed_at.get(number))
+                for number, (begin, end) in enumerate(
+                    zip(self._log_begins, ends))]
+
     @property
     def pid(self):
         return self._process.pid
@@ -63,6 +76,7 @@ class Member:
     def kill(self):
         """SIGKILL; returns when the process is gone."""
         self.up = False
+        self._killed_at[len(self._log_begins) - 1] = time.time()
         self.send(signal.SIGKILL)
         self._process.wait(30)
 
@@ -137,9 +151,10 @@ class Fleet:
             lambda name=f"worker-{i}": self.add(name, "caravan-worker", flags)
             for i in range(first, first + count)])
 
-    def add_chain(self, stages):
+    def add_chain(self, stages, through=None):
         """A replica of several stages: worker-N and the stage-M behind it,
-        each of which knows its `replica`."""
+        each of which knows its `replica`. The first reaches the second
+        `through` a proxy, if given."""
         behind = []
         for i in range(stages - 1, 0, -1):
             flags = [*self._model_flags(), "--stage", f"{i}/{stages}"]
@@ -147,10 +162,13 @@ class Fleet:
                 flags += ["--next", behind[-1].service.grpc]
             behind.append(self.add(f"stage-{len(self.group('stage')) + 1}",
                                    "caravan-worker", flags))
+        next_address = behind[-1].service.grpc
+        if through:
+            through.upstream, next_address = next_address, through.address
         replica = self.add(
             f"worker-{len(self.workers()) + 1}", "caravan-worker",
             [*self._model_flags(), "--stage", f"0/{stages}", "--next",
-             behind[-1].service.grpc, "--router", self.addresses("router")])
+             next_address, "--router", self.addresses("router")])
         for member in behind:
             member.replica = replica
         return replica

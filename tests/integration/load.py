@@ -10,6 +10,7 @@ class ChoiceOutcome:
 
     def __init__(self):
         self.token_ids = []
+        self.times = []     # of arrival, of each token
         self.logprobs = []  # as (logprob, ((token, logprob), ...))
         self.text = ""
         self.finishes = []
@@ -24,6 +25,7 @@ class StreamOutcome:
 
     def __init__(self):
         self.status = None
+        self.request_id = None
         self.token_ids = []
         self.choices = {}      # index -> ChoiceOutcome
         self.finishes = []     # finish reasons, in order
@@ -80,6 +82,8 @@ def add_event(outcome, text, on_tokens):
     event = json.loads(text)
     if "error" in event:
         outcome.errors.append(event["error"])
+    if "id" in event:
+        outcome.request_id = event["id"].split("-", 1)[1]
     outcome.receipt = event.get("receipt", outcome.receipt)
     outcome.inexact_resumes += event.get("inexact_resumes") or []
     for choice in event.get("choices", ()):
@@ -92,6 +96,7 @@ def add_choice(outcome, choice):
     ids = choice.get("token_ids") or []
     seen = outcome.choices.setdefault(choice.get("index", 0), ChoiceOutcome())
     seen.token_ids += ids
+    seen.times += [time.time()] * len(ids)
     seen.text += choice.get("text") or ""
     logprobs = choice.get("logprobs") or {}
     for i, logprob in enumerate(logprobs.get("token_logprobs") or ()):

@@ -10,12 +10,12 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 
 import httpx
 import pytest
 
 from fleet import WORKER_FLAGS
+from hits import until_hit
 from load import stream_completion
 from suite import BIN, DEMO_MODEL, MODEL, ROOT, run_cli, wait_for
 
@@ -85,6 +85,28 @@ def assert_all_equal(outcomes, expected):
         assert outcome.facts() == want.facts()
 
 
+def fail_until_hit(fleet, bodies, expected, fail, replicas=2):
+    """`fail` returns the member that is to start again. Whatever it meets, the
+    streams are as expected; returns the member when one had to go on
+    elsewhere."""
+    before = resumes(fleet)
+
+    def attempt():
+        failure = Once(fail)
+        outcomes = stream_all(fleet, bodies, failure)
+        member = failure.wait()
+        assert_all_equal(outcomes, expected)
+        return member if resumes(fleet) > before else None
+
+    def restore():
+        for member in fleet.members.values():
+            if not member.alive():
+                member.start()
+        fleet.await_replicas(replicas)
+
+    return until_hit(attempt, restore)
+
+
 def assert_retryable(outcome, *codes):
     assert outcome.ends() == 1 and outcome.done_count == 0
     assert outcome.errors[0]["code"] in codes, outcome.errors
@@ -98,10 +120,13 @@ def test_worker_killed(start_fleet):
     fleet = start_fleet(workers=2)
     bodies = [body_of(seed) for seed in range(6)]
     expected = stream_all(fleet, bodies)
-    kill = Once(lambda: busiest(fleet).kill())
-    outcomes = stream_all(fleet, bodies, kill)
-    kill.wait()
-    assert_all_equal(outcomes, expected)
+
+    def kill():
+        victim = busiest(fleet)
+        victim.kill()
+        return victim
+
+    fail_until_hit(fleet, bodies, expected, kill)
     assert resumes(fleet, cause="lost") >= 1
 
 
@@ -121,19 +146,21 @@ def test_machine_lost(start_fleet):
         victim = busiest(fleet)
         victim.send(signal.SIGSTOP)
         # The router misses heartbeats and places nothing there.
-        wait_for(lambda: ready_workers(fleet) == 1, 10, "the router's notice")
+        wait_for(lambda: ready_workers(fleet) == 1, 30, "the router's notice")
         return victim
 
-    hang = Once(stop)
-    outcomes = stream_all(fleet, bodies, hang)
-    victim = hang.wait()
-    assert_all_equal(outcomes, expected)
-    assert resumes(fleet, cause="lost") >= 1
+    def attempt():
+        hang = Once(stop)
+        outcomes = stream_all(fleet, bodies, hang)
+        hang.wait().send(signal.SIGCONT)
+        assert_all_equal(outcomes, expected)
+        return resumes(fleet, cause="lost") >= 1
+
+    until_hit(attempt, lambda: fleet.await_replicas(2))
     assert "silent for" in fleet.gateway.log()
-    assert max(outcome.longest_pause for outcome in outcomes) > 1
-    victim.send(signal.SIGCONT)
     fleet.await_replicas(2)
-    wait_for(lambda: running_on(victim) == 0, 10, "the end of what it ran")
+    for worker in fleet.workers():
+        wait_for(lambda: running_on(worker) == 0, 30, "the end of what it ran")
     assert_all_equal(stream_all(fleet, bodies), expected)
 
 
@@ -145,19 +172,12 @@ def test_a_stage_of_a_replica_killed(start_fleet, kind):
 
     def kill():
         replica = busiest(fleet)
-        assert running_on(replica) >= 1
         stage = next(m for m in fleet.group("stage") if m.replica is replica)
         victim = replica if kind == "first" else stage
         victim.kill()
         return victim
 
-    killed = Once(kill)
-    outcomes = stream_all(fleet, bodies, killed)
-    victim = killed.wait()
-    assert_all_equal(outcomes, expected)
-    # A first stage that loses a later one may be seen to drain before it is
-    # lost.
-    assert resumes(fleet) >= 1
+    victim = fail_until_hit(fleet, bodies, expected, kill)
     victim.start()
     fleet.await_replicas(2)
     assert_all_equal(stream_all(fleet, bodies), expected)
@@ -170,14 +190,10 @@ def test_worker_drained(start_fleet):
 
     def drain():
         victim = busiest(fleet)
-        begin = time.monotonic()
         assert victim.end() == 0
-        return time.monotonic() - begin
+        return victim
 
-    ended = Once(drain)
-    outcomes = stream_all(fleet, bodies, ended)
-    assert ended.wait() < 5  # a second, on a quiet machine
-    assert_all_equal(outcomes, expected)
+    fail_until_hit(fleet, bodies, expected, drain)
     assert resumes(fleet, cause="drained") >= 1
 
 
@@ -216,13 +232,21 @@ def test_no_replica_of_the_class(start_fleet):
         fleet.add("worker-2", "caravan-worker",
                   ["bf16" if flag == "fp32" else flag
                    for flag in first.flags])
-        wait_for(lambda: ready_workers(fleet) == 1, 10, "the other class")
+        wait_for(lambda: ready_workers(fleet) == 1, 30, "the other class")
         first.kill()
 
-    replaced = Once(replace)
-    outcomes = stream_all(fleet, bodies, replaced)
-    replaced.wait()
-    told, marked = outcomes
+    def attempt():
+        replaced = Once(replace)
+        told, marked = stream_all(fleet, bodies, replaced)
+        replaced.wait()
+        return (told, marked) if told.errors and marked.inexact_resumes else 0
+
+    def restore():
+        fleet.members.pop("worker-2").destroy()
+        first.start()
+        fleet.await_replicas(1)
+
+    told, marked = until_hit(attempt, restore)
     assert_retryable(told, "NO_REPLICA_OF_CLASS")
     assert told.token_ids == expected[0].token_ids[:len(told.token_ids)]
     assert marked.errors == [] and marked.ends() == 1
@@ -247,9 +271,8 @@ def test_a_request_at_two_deaths_without_a_token_is_suspect(start_fleet,
 
     def kill_twice():
         for _ in range(2):
-            wait_for(lambda: any(map(queued, fleet.workers())), 20,
-                     "the prefill")
-            next(w for w in fleet.workers() if queued(w)).kill()
+            wait_for(lambda: next(filter(queued, fleet.workers()), None), 30,
+                     "the prefill").kill()
 
     async def run():
         killer = asyncio.create_task(asyncio.to_thread(kill_twice))
@@ -320,28 +343,44 @@ def tokens_of(data):
             for token in choice.get("token_ids") or ()]
 
 
+def stream_through(http, body, headers, on_tokens=lambda count: None):
+    """Tokens of a stream until it ends or breaks, its last event id, and the
+    data of its events."""
+    tokens, last_id, data = [], None, []
+    with httpx.stream("POST", f"http://{http}/v1/completions", json=body,
+                      headers=headers, timeout=60) as response:
+        for last_id, text in sse_events(response):
+            data.append(text)
+            tokens += tokens_of(text)
+            on_tokens(len(tokens))
+    return tokens, last_id, data
+
+
 def test_gateway_killed(start_fleet, tmp_path):
     fleet = start_fleet(workers=2)
     other = fleet.add("gateway-2", "caravan-gateway",
                       fleet.gateway.flags)
     body = {**body_of(3), "stream": True}
     del body["seed"]  # drawn by the gateway; the ids of its events carry it
-    headers = {"Idempotency-Key": "the-only-one"}
-    tokens, last_id = [], None
-    with httpx.stream("POST", fleet.url + "/v1/completions", json=body,
-                      headers=headers, timeout=60) as response:
-        for last_id, data in sse_events(response):
-            tokens += tokens_of(data)
-            if len(tokens) >= 40 and fleet.gateway.alive():
-                fleet.gateway.kill()
-    assert 40 <= len(tokens) < TOKENS, "the gateway died too late"
-    url = f"http://{other.ready['http']}/v1/completions"
-    with httpx.stream("POST", url, json=body, timeout=60,
-                      headers={**headers, "Last-Event-ID": last_id}) as again:
-        rest = list(sse_events(again))
-    assert rest[-1][1] == "[DONE]"
-    tokens += [token for _, data in rest for token in tokens_of(data)]
-    receipt = json.loads(rest[-2][1])["receipt"]
+    keys = iter(range(100))
+
+    def kill(count):
+        if count >= 40 and fleet.gateway.alive():
+            fleet.gateway.kill()
+
+    def attempt():
+        headers = {"Idempotency-Key": f"key-{next(keys)}"}
+        tokens, last_id, _ = stream_through(fleet.gateway.ready["http"], body,
+                                            headers, kill)
+        return (tokens, last_id, headers) if len(tokens) < TOKENS else None
+
+    tokens, last_id, headers = until_hit(attempt, fleet.gateway.start)
+    assert len(tokens) >= 40
+    rest, _, data = stream_through(other.ready["http"], body,
+                                   {**headers, "Last-Event-ID": last_id})
+    assert data[-1] == "[DONE]"
+    tokens += rest
+    receipt = json.loads(data[-2])["receipt"]
     request = tmp_path / "request.json"
     request.write_text(json.dumps(body))
     replayed = run_cli("replay", receipt, "--request", request, "--gateway",
@@ -373,10 +412,9 @@ def test_queue_full(start_fleet):
                 thread.start()
             wait_for(lambda: fleet.gateway.metrics().sum(
                 "caravan_gateway_queued_requests") == 2, 10, "a full queue")
-            begin = time.monotonic()
+            # At once: nothing of the queue can end before it is answered.
             refused.append(client.post(fleet.url + "/v1/completions",
                                        json=body_of(5, max_tokens=1)))
-            refused.append(time.monotonic() - begin)
             tokenizer.send(signal.SIGCONT)
             for thread in waiting:
                 thread.join()
@@ -384,8 +422,8 @@ def test_queue_full(start_fleet):
     full = Once(flood)
     assert_all_equal(stream_all(fleet, [body_of(1)], full), [expected])
     full.wait()
-    reply, seconds = refused
-    assert reply.status_code == 429 and seconds < 5
+    [reply] = refused
+    assert reply.status_code == 429
     assert reply.json()["error"]["code"] == "QUEUE_FULL"
     assert float(reply.headers["retry-after"]) >= 1
 
@@ -425,15 +463,16 @@ def test_slow_reader(start_fleet):
     [expected] = stream_all(fleet, [body_of(1)])
     slow = open_and_never_read(fleet, body_of(2, n=16, logprobs=5,
                                               max_tokens=1000))
-    wait_for(lambda: running_on(fleet.workers()[0]) >= 16, 20, "its start")
-    outcomes = stream_all(fleet, [body_of(1)])
-    assert_all_equal(outcomes, [expected])
 
     def ended_by_name():
         metrics = fleet.gateway.metrics()
         return metrics.sum("caravan_gateway_requests_total",
                            outcome="SLOW_READER") == 1
 
+    wait_for(lambda: running_on(fleet.workers()[0]) >= 16 or ended_by_name(),
+             30, "its start")
+    outcomes = stream_all(fleet, [body_of(1)])
+    assert_all_equal(outcomes, [expected])
     wait_for(ended_by_name, 60, "the end of the slow reader's stream")
     wait_for(lambda: running_on(fleet.workers()[0]) == 0, 10, "its blocks")
     slow.close()

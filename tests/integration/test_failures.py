@@ -7,6 +7,7 @@ import threading
 import httpx
 import pytest
 
+from hits import until_hit
 from load import stream_completion
 from suite import MODEL, wait_for
 
@@ -33,42 +34,39 @@ def once_after(count, action):
     return check
 
 
-def busy_worker(suite):
-    """The worker that runs a sequence now."""
-    def find():
-        for worker in suite.workers():
-            if worker.metrics().sum("caravan_worker_sequences",
-                                    state="running") > 0:
-                return worker
-        return None
-
-    return wait_for(find, 10, "a running sequence")
+def end_busy_worker(suite, how):
+    """Of those that run a sequence now; nothing where none does."""
+    for worker in suite.workers():
+        if worker.metrics().sum("caravan_worker_sequences",
+                                state="running") > 0:
+            return worker.kill(how)
 
 
-def test_a_killed_workers_stream_goes_on_token_for_token(start_suite):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_an_ended_workers_stream_goes_on_token_for_token(start_suite, how):
     suite = start_suite("--workers", "2")
     expected = run_stream(suite)
     assert expected.finishes == ["length"]
-    hook = once_after(40, lambda: busy_worker(suite).kill(signal.SIGKILL))
-    outcome = run_stream(suite, hook)
-    assert hook.fired.is_set()
-    assert outcome.ends() == 1 and outcome.finishes == ["length"]
-    assert outcome.token_ids == expected.token_ids
-    gateway = suite.services["gateway"].metrics()
-    assert gateway.sum("caravan_gateway_resumes_total") >= 1
-    wait_for(lambda: max(suite.generations["worker-1"],
-                         suite.generations["worker-2"]) == 2, 30,
-             "the restarted worker")
 
+    def attempt():
+        hook = once_after(40, lambda: end_busy_worker(suite, how))
+        outcome = run_stream(suite, hook)
+        assert hook.fired.is_set()
+        assert outcome.ends() == 1 and outcome.finishes == ["length"]
+        assert outcome.token_ids == expected.token_ids
+        gateway = suite.services["gateway"].metrics()
+        return gateway.sum("caravan_gateway_resumes_total") >= 1
 
-def test_a_drained_workers_stream_moves_to_its_peer(start_suite):
-    suite = start_suite("--workers", "2")
-    expected = run_stream(suite)
-    hook = once_after(40, lambda: busy_worker(suite).kill(signal.SIGTERM))
-    outcome = run_stream(suite, hook)
-    assert hook.fired.is_set()
-    assert outcome.ends() == 1 and not outcome.errors
-    assert outcome.token_ids == expected.token_ids
+    def restarts():
+        return (suite.generations["worker-1"] +
+                suite.generations["worker-2"]) - 2
+
+    def both_ready():
+        return suite.services["router"].metrics().sum(
+            "caravan_router_workers", state="ready") == 2
+
+    until_hit(attempt, lambda: wait_for(both_ready, 60, "both workers"))
+    wait_for(lambda: restarts() >= 1, 60, "the restarted worker")
 
 
 def test_a_single_workers_stream_survives_its_restart(start_suite):

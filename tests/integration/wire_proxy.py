@@ -1,10 +1,14 @@
-"""A TCP proxy before one worker that knows where its messages end: it lets so
-many steps through, holds the rest, and cuts the connection."""
+"""TCP proxies that know HTTP/2 frames: before a worker one that lets so many
+steps through to the gateway, holds the rest, and cuts the connection; before a
+later stage one that holds, changes, truncates and cuts what comes from the
+first."""
 
 import asyncio
 import collections
 
+_PREFACE = 24  # bytes of a connection before its frames
 _FRAME_HEADER = 9
+_HIDDEN = 1024  # bytes of a token's residual stream in the demo model
 _DATA = 0
 _STEP = 2  # SessionResponse.step
 _TOKENS = 3  # StepOutput.tokens
@@ -73,8 +77,7 @@ class WireProxy:
             self._writers.discard(end)
             end.close()
 
-    @staticmethod
-    async def _forward(reader, writer):
+    async def _forward(self, reader, writer):
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
@@ -104,6 +107,53 @@ class WireProxy:
             self.steps_left -= len(steps)
             for step in steps:
                 self.passed.update(choices_of(step))
+
+
+class LinkProxy(WireProxy):
+    """Between two stages. Faults are of what goes to the later one."""
+
+    def __init__(self):
+        super().__init__()
+        self.faults = 0  # that have happened
+        self._fault = None
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self):
+        """Nothing passes until release()."""
+        self._open.clear()
+
+    def release(self):
+        self._open.set()
+
+    def change_next(self):
+        """The last bit of the next frame with hidden states."""
+        self._fault = "change"
+
+    def truncate_next(self):
+        """The next frame with hidden states; the connection ends with it."""
+        self._fault = "truncate"
+
+    async def _forward(self, reader, writer):
+        try:
+            writer.write(await reader.readexactly(_PREFACE))
+            while True:
+                header = await reader.readexactly(_FRAME_HEADER)
+                size = int.from_bytes(header[:3], "big")
+                payload = bytearray(await reader.readexactly(size))
+                await self._open.wait()
+                if header[3] == _DATA and size >= _HIDDEN and self._fault:
+                    fault, self._fault = self._fault, None
+                    self.faults += 1
+                    if fault == "truncate":
+                        writer.write(header + payload[:size // 2])
+                        await writer.drain()
+                        return
+                    payload[-1] ^= 1
+                writer.write(header + payload)
+                await writer.drain()
+        finally:
+            writer.close()
 
 
 def steps_of(payload):

@@ -1,0 +1,149 @@
+"""Faults on the wire between two stages of a replica."""
+
+import asyncio
+
+import pytest
+
+from fleet import WORKER_FLAGS
+from hits import ROUNDS
+from load import stream_completion
+from suite import MODEL, wait_for
+from wire_proxy import LinkProxy
+
+STREAMS = 8
+
+
+def body_of(seed):
+    return {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 300,
+            "ignore_eos": True, "seed": seed, "temperature": 0.9,
+            "logprobs": 1, "return_token_ids": True}
+
+
+def running_on(worker):
+    return worker.metrics().sum("caravan_worker_sequences", state="running")
+
+
+def lost(worker):
+    return worker.metrics().sum("caravan_worker_chains_lost_total")
+
+
+async def stream_all(fleet, on_tokens=None):
+    return await asyncio.gather(*[
+        stream_completion(fleet.http, body_of(seed), on_tokens=on_tokens)
+        for seed in range(STREAMS)])
+
+
+def facts_of(outcomes):
+    for outcome in outcomes:
+        assert outcome.errors == [] and outcome.ends() == 1
+    return [outcome.facts() for outcome in outcomes]
+
+
+async def start_with_proxy(start_fleet, proxy):
+    """A whole worker, and a replica of two stages with a proxy between."""
+    await proxy.start()
+
+    def start():
+        fleet = start_fleet(workers=1, worker_flags=(
+            *WORKER_FLAGS, "--step-timeout", 600))
+        fleet.add_chain(2, through=proxy)
+        fleet.await_replicas(2)
+        return fleet
+
+    return await asyncio.to_thread(start)
+
+
+async def fail_until_seen(fleet, proxy, fault, seen):
+    """Meets running streams with `fault`, until `seen` says that it did what
+    it should; no stream ever shows more than a pause."""
+    expected = facts_of(await stream_all(fleet))
+    for _ in range(ROUNDS):
+        fired = []
+
+        def on_tokens(outcome):
+            if len(outcome.token_ids) >= 20 and not fired:
+                fired.append(True)
+                fault()
+
+        assert facts_of(await stream_all(fleet, on_tokens)) == expected
+        await asyncio.to_thread(fleet.await_replicas, 2)
+        if await asyncio.to_thread(seen):
+            break
+    else:
+        raise AssertionError(f"not seen in {ROUNDS} rounds")
+    assert facts_of(await stream_all(fleet)) == expected
+
+
+def run_fault(start_fleet, name, seen):
+    async def run():
+        proxy = LinkProxy()
+        fleet = await start_with_proxy(start_fleet, proxy)
+        try:
+            await fail_until_seen(fleet, proxy, getattr(proxy, name),
+                                  lambda: seen(fleet))
+        finally:
+            await proxy.stop()
+
+    asyncio.run(run())
+
+
+def test_changed_hidden_states_are_detected_and_never_decoded(start_fleet):
+    def seen(fleet):
+        [stage] = fleet.group("stage")
+        return "CRC32C of the hidden states" in stage.log()
+
+    run_fault(start_fleet, "change_next", seen)
+
+
+@pytest.mark.parametrize("fault", ["truncate_next", "cut"])
+def test_a_link_that_breaks_ends_the_epoch_and_no_stream(start_fleet, fault):
+    def seen(fleet):
+        return lost(fleet.members["worker-2"]) >= 1
+
+    run_fault(start_fleet, fault, seen)
+
+
+async def hold_the_link(fleet, proxy):
+    """Facts of streams during which the link stood still until all streams of
+    the other replica had ended; None where there were none to see."""
+    begun = asyncio.Event()
+
+    def on_tokens(outcome):
+        if len(outcome.token_ids) >= 10:
+            begun.set()
+
+    streams = [asyncio.create_task(stream_completion(
+        fleet.http, body_of(seed), on_tokens=on_tokens))
+        for seed in range(STREAMS)]
+    await begun.wait()
+    proxy.hold()
+    whole, chain = fleet.members["worker-1"], fleet.members["worker-2"]
+    ran = await asyncio.to_thread(running_on, whole)
+    await asyncio.to_thread(wait_for, lambda: running_on(whole) == 0, 50,
+                            "the streams of the other replica")
+    # They end at their clients too, while those of the chain stand still.
+    held = await asyncio.to_thread(running_on, chain)
+    while sum(stream.done() for stream in streams) + held < STREAMS:
+        await asyncio.sleep(0.02)
+        held = await asyncio.to_thread(running_on, chain)
+    proxy.release()
+    facts = facts_of(await asyncio.gather(*streams))
+    return facts if ran and held else None
+
+
+def test_a_slow_stage_slows_its_replica_and_nothing_else(start_fleet):
+    async def run():
+        proxy = LinkProxy()
+        fleet = await start_with_proxy(start_fleet, proxy)
+        expected = facts_of(await stream_all(fleet))
+        for _ in range(ROUNDS):
+            facts = await hold_the_link(fleet, proxy)
+            if facts is not None:
+                break
+        assert facts == expected
+        assert fleet.gateway.metrics().sum(
+            "caravan_gateway_resumes_total") == 0
+        assert lost(fleet.members["worker-2"]) == 0
+        await proxy.stop()
+
+    asyncio.run(run())
