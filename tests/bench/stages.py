@@ -59,11 +59,16 @@ def throughput(suite, options, streams):
 
 
 def compare(one, chain, options, streams):
-    pairs = [(throughput(one, options, streams),
-              throughput(chain, options, streams))
-             for _ in range(options.rounds)]
+    """One stage, the chain, and one stage with a micro-batch's streams: what
+    the chain's stages reach when they are never idle."""
+    triples = [(throughput(one, options, streams),
+                throughput(chain, options, streams),
+                throughput(one, options, max(1, streams // options.stages)))
+               for _ in range(options.rounds)]
+    pairs = [(a, b) for a, b, _ in triples]
     return {
         "streams": streams,
+        "roofline": statistics.median(c / a for a, _, c in triples),
         "one_tokens_per_second": statistics.median(a for a, _ in pairs),
         "chain_tokens_per_second": statistics.median(b for _, b in pairs),
         "ratio": statistics.median(b / a for a, b in pairs),
@@ -128,7 +133,8 @@ def main():
               f"{point['one_tokens_per_second']:8.1f} tokens/s  "
               f"{options.stages} stages {' '.join(options.chain_flag)} "
               f"{point['chain_tokens_per_second']:8.1f} tokens/s  "
-              f"{100 * point['ratio']:5.1f} %")
+              f"{100 * point['ratio']:5.1f} %  of micro-batches "
+              f"{100 * point['roofline']:5.1f} %")
     if result["wire"]:
         print(f"{result['wire']['bytes_per_token']:.0f} bytes per token on "
               f"the wire, {1e3 * result['wire']['seconds_per_hop']:.3f} ms per "

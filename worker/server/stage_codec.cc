@@ -3,7 +3,6 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,21 +34,10 @@ std::string DeterministicBytes(const google::protobuf::MessageLite& message) {
   return bytes;
 }
 
-uint32_t ChecksumOf(v1::StageResponse& response) {
-  response.clear_crc32c();
-  return Crc32c(BytesOf(DeterministicBytes(response)));
-}
-
-// The residual stream steps aside meanwhile: it has a checksum of its own.
-uint32_t ChecksumOf(v1::StageRequest& request) {
-  request.clear_crc32c();
-  std::string hidden;
-  if (request.has_plan())
-    request.mutable_plan()->mutable_hidden()->swap(hidden);
-  const uint32_t crc = Crc32c(BytesOf(DeterministicBytes(request)));
-  if (request.has_plan())
-    request.mutable_plan()->mutable_hidden()->swap(hidden);
-  return crc;
+template <typename Message>
+uint32_t ChecksumOf(Message& message) {
+  message.clear_crc32c();
+  return Crc32c(BytesOf(DeterministicBytes(message)));
 }
 
 absl::Status Changed(std::string_view what, uint32_t expected, uint32_t got) {
@@ -76,24 +64,24 @@ absl::Status CheckEpoch(uint64_t expected, uint64_t got) {
       {{"limit", StrCat(expected)}, {"value", StrCat(got)}});
 }
 
-// The bytes of a plan's message, still in it.
+// What arrived, and what it must be.
 class WireHidden final : public HiddenStates {
  public:
-  WireHidden(int64_t step, std::string bytes, uint32_t crc)
+  WireHidden(int64_t step, std::unique_ptr<WireBytes> bytes, uint32_t crc)
       : step_(step), bytes_(std::move(bytes)), crc_(crc) {}
 
-  size_t size_bytes() const override { return bytes_.size(); }
+  size_t size_bytes() const override { return bytes_->size(); }
 
   absl::Status CopyTo(std::byte* target) const override {
-    std::memcpy(target, bytes_.data(), bytes_.size());
-    const uint32_t crc = Crc32c({target, bytes_.size()});
+    bytes_->CopyTo(target);
+    const uint32_t crc = Crc32c({target, bytes_->size()});
     if (crc == crc_) return absl::OkStatus();
     return Changed(StrCat("the hidden states of step ", step_), crc_, crc);
   }
 
  private:
   const int64_t step_;
-  const std::string bytes_;
+  const std::unique_ptr<WireBytes> bytes_;
   const uint32_t crc_;
 };
 
@@ -250,13 +238,13 @@ v1::StagePlan ToProto(const BatchPlan& plan, std::span<const float> hidden,
     added->set_target_block_id(copy.target);
   }
   proto.set_dtype(std::string(kHiddenType));
-  const std::span<const std::byte> bytes = std::as_bytes(hidden);
-  proto.set_hidden(bytes.data(), bytes.size());
-  proto.set_hidden_crc32c(Crc32c(bytes));
+  proto.set_hidden_crc32c(Crc32c(std::as_bytes(hidden)));
   return proto;
 }
 
-absl::StatusOr<StageStep> FromProto(v1::StagePlan plan, uint64_t epoch) {
+absl::StatusOr<StageStep> FromProto(const v1::StagePlan& plan,
+                                    std::unique_ptr<WireBytes> hidden,
+                                    uint64_t epoch) {
   CARAVAN_RETURN_IF_ERROR(CheckEpoch(epoch, plan.epoch()));
   if (plan.dtype() != kHiddenType) {
     return FieldError("plan.dtype", kHiddenType, plan.dtype());
@@ -275,8 +263,8 @@ absl::StatusOr<StageStep> FromProto(v1::StagePlan plan, uint64_t epoch) {
     step.plan.copies.push_back(
         {copy.source_block_id(), copy.target_block_id()});
   }
-  step.hidden = std::make_unique<WireHidden>(
-      plan.step(), std::move(*plan.mutable_hidden()), plan.hidden_crc32c());
+  step.hidden = std::make_unique<WireHidden>(plan.step(), std::move(hidden),
+                                             plan.hidden_crc32c());
   return step;
 }
 

@@ -1,5 +1,6 @@
 #include "worker/server/stage_link_client.h"
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
@@ -8,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "common/grpc/payload_message.h"
 #include "common/status/errors.h"
 #include "common/status/grpc_status.h"
 #include "common/status/status_macros.h"
@@ -16,6 +18,9 @@
 
 namespace caravan::worker {
 namespace {
+
+// The raw method: its generated stub would copy a plan's residual stream.
+constexpr char kMethod[] = "/caravan.v1.StageService/Run";
 
 absl::Status OutOfTurn(const v1::StageResponse& response) {
   return FieldError("kind", "hello, formed, then results, in this order",
@@ -33,7 +38,7 @@ absl::Duration TimeOf(const v1::StageResult& result) {
 //
 // Thread-safe.
 class StageLinkClient::Stream final
-    : public grpc::ClientBidiReactor<v1::StageRequest, v1::StageResponse> {
+    : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   Stream(const StageLinkOptions& options, StageMetrics* metrics)
       : epoch_(options.epoch),
@@ -45,21 +50,32 @@ class StageLinkClient::Stream final
       const StageLinkOptions& options, StageMetrics* metrics) {
     auto stream = std::make_shared<Stream>(options, metrics);
     stream->self_ = stream;
-    stream->stub_ = v1::StageService::NewStub(channel);
-    stream->stub_->async()->Run(&stream->call_, stream.get());
+    stream->stub_ = std::make_unique<grpc::GenericStub>(channel);
+    stream->stub_->PrepareBidiStreamingCall(&stream->call_, kMethod,
+                                            grpc::StubOptions(), stream.get());
     stream->AddHold();  // for Send, which comes from outside
-    stream->StartRead(&stream->incoming_);
+    stream->StartRead(&stream->buffer_);
     stream->StartCall();
     return stream;
   }
 
-  void Send(v1::StageRequest request, bool is_plan = false) {
+  void Send(v1::StageRequest request) {
     Seal(&request);
     absl::MutexLock lock(&mutex_);
-    if (broken_) return;
-    if (is_plan) sent_plans_.push_back(absl::Now());
-    outbox_.push_back(std::move(request));
-    if (outbox_.size() == 1) StartWrite(&outbox_.front());
+    WriteLocked(ToByteBuffer(request));
+  }
+
+  // `hidden` is copied here, and nowhere else. Returns the message's size.
+  size_t SendPlan(v1::StageRequest request, std::span<const float> hidden) {
+    Seal(&request);
+    grpc::ByteBuffer message =
+        ToByteBuffer(request, {.outer = kPlanField, .inner = kHiddenField},
+                     std::as_bytes(hidden));
+    const size_t size = message.Length();
+    absl::MutexLock lock(&mutex_);
+    sent_plans_.push_back(absl::Now());
+    WriteLocked(std::move(message));
+    return size;
   }
 
   // The stages behind, once they stand.
@@ -106,7 +122,7 @@ class StageLinkClient::Stream final
     if (!ok) return Break(absl::OkStatus());
     const absl::Status status = OnMessage();
     if (!status.ok()) return Break(status);
-    StartRead(&incoming_);
+    StartRead(&buffer_);
   }
 
   void OnWriteDone(bool ok) override {
@@ -132,7 +148,15 @@ class StageLinkClient::Stream final
   }
 
  private:
+  void WriteLocked(grpc::ByteBuffer message)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (broken_) return;
+    outbox_.push_back(std::move(message));
+    if (outbox_.size() == 1) StartWrite(&outbox_.front());
+  }
+
   absl::Status OnMessage() {
+    CARAVAN_RETURN_IF_ERROR(FromByteBuffer(buffer_, &incoming_));
     CARAVAN_RETURN_IF_ERROR(CheckSeal(incoming_));
     switch (incoming_.kind_case()) {
       case v1::StageResponse::kHello:
@@ -211,14 +235,15 @@ class StageLinkClient::Stream final
   const uint64_t epoch_;
   const std::function<void()> on_draining_;
   StageMetrics* const metrics_;
-  std::unique_ptr<v1::StageService::Stub> stub_;
+  std::unique_ptr<grpc::GenericStub> stub_;
   grpc::ClientContext call_;
-  v1::StageResponse incoming_;    // of the read under way
+  grpc::ByteBuffer buffer_;       // of the read under way
+  v1::StageResponse incoming_;    // the message in it
   bool greeted_ = false;          // of the reading thread
   std::shared_ptr<Stream> self_;  // until OnDone
   absl::Mutex mutex_;
   // The first is being written.
-  std::deque<v1::StageRequest> outbox_ ABSL_GUARDED_BY(mutex_);
+  std::deque<grpc::ByteBuffer> outbox_ ABSL_GUARDED_BY(mutex_);
   std::deque<absl::Time> sent_plans_ ABSL_GUARDED_BY(mutex_);
   StageLinkEvents* events_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::optional<v1::StageFormed> formed_ ABSL_GUARDED_BY(mutex_);
@@ -277,8 +302,8 @@ void StageLinkClient::Run(const BatchPlan& plan,
                           std::span<const float> hidden) {
   v1::StageRequest request;
   *request.mutable_plan() = ToProto(plan, hidden, epoch_);
-  metrics_->OnSent(plan.token_count(), request.ByteSizeLong());
-  stream_->Send(std::move(request), /*is_plan=*/true);
+  metrics_->OnSent(plan.token_count(),
+                   stream_->SendPlan(std::move(request), hidden));
 }
 
 }  // namespace caravan::worker

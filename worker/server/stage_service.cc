@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/grpc/payload_message.h"
 #include "common/log.h"
 #include "common/status/errors.h"
 #include "common/status/grpc_status.h"
@@ -21,6 +22,16 @@ void SetTime(absl::Duration time, v1::StageResult* result) {
       static_cast<int32_t>(nanos % kNanosPerSecond));
 }
 
+class ReceivedHidden final : public WireBytes {
+ public:
+  explicit ReceivedHidden(ReceivedBytes bytes) : bytes_(std::move(bytes)) {}
+  size_t size() const override { return bytes_.size(); }
+  void CopyTo(std::byte* target) const override { bytes_.CopyTo(target); }
+
+ private:
+  const ReceivedBytes bytes_;
+};
+
 }  // namespace
 
 // The stream of the stage before. Lives until OnDone, however long the chain
@@ -28,13 +39,13 @@ void SetTime(absl::Duration time, v1::StageResult* result) {
 //
 // Thread-safe. One write is under way at a time, and none when it finishes.
 class StageService::Stream final
-    : public grpc::ServerBidiReactor<v1::StageRequest, v1::StageResponse>,
+    : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
       public StageLinkEvents {
  public:
   static Stream* Open(StageService* service) {
     auto stream = std::make_shared<Stream>(service);
     stream->Hold(stream);
-    stream->StartRead(&stream->request_);
+    stream->StartRead(&stream->buffer_);
     return stream.get();
   }
 
@@ -59,7 +70,7 @@ class StageService::Stream final
     Send(std::move(hello));
     Send(std::move(answer));
     absl::MutexLock lock(&mutex_);
-    if (!ending_) StartRead(&request_);
+    if (!ending_) StartRead(&buffer_);
   }
 
   // When it returns the stage gets no command any more.
@@ -110,7 +121,7 @@ class StageService::Stream final
     if (!ok) return Fail(absl::OkStatus());  // the stage before let go
     const absl::StatusOr<bool> go_on = OnMessage();
     if (!go_on.ok()) return Fail(go_on.status());
-    if (*go_on) StartRead(&request_);
+    if (*go_on) StartRead(&buffer_);
   }
 
   void OnWriteDone(bool ok) override {
@@ -147,6 +158,10 @@ class StageService::Stream final
 
   // Whether the next message may be read at once.
   absl::StatusOr<bool> OnMessage() {
+    CARAVAN_ASSIGN_OR_RETURN(
+        hidden_,
+        FromByteBuffer(buffer_, {.outer = kPlanField, .inner = kHiddenField},
+                       &request_));
     CARAVAN_RETURN_IF_ERROR(CheckSeal(request_));
     switch (request_.kind_case()) {
       case v1::StageRequest::kHello:
@@ -192,7 +207,9 @@ class StageService::Stream final
       }
       arrivals_.push_back(absl::Now());
     }
-    return OnCommand(FromProto(std::move(*request_.mutable_plan()), epoch()));
+    return OnCommand(FromProto(
+        request_.plan(),
+        std::make_unique<ReceivedHidden>(std::exchange(hidden_, {})), epoch()));
   }
 
   template <typename Command>
@@ -215,7 +232,7 @@ class StageService::Stream final
     {
       absl::MutexLock lock(&mutex_);
       if (ending_) return;
-      outbox_.push_back(std::move(response));
+      outbox_.push_back(ToByteBuffer(response));
     }
     Proceed();
   }
@@ -241,10 +258,12 @@ class StageService::Stream final
   }
 
   StageService* const service_;
-  v1::StageRequest request_;  // of the read under way
+  grpc::ByteBuffer buffer_;   // of the read under way
+  v1::StageRequest request_;  // the message in it, but for ...
+  ReceivedBytes hidden_;      // ... plan.hidden
   v1::Hello hello_;
   std::optional<v1::StageOffer> offer_;
-  v1::StageResponse response_;  // of the write under way
+  grpc::ByteBuffer response_;  // of the write under way
 
   absl::Mutex self_mutex_;
   std::shared_ptr<Stream> self_ ABSL_GUARDED_BY(self_mutex_);  // until OnDone
@@ -253,7 +272,7 @@ class StageService::Stream final
   LaterStage* stage_ ABSL_GUARDED_BY(mutex_) = nullptr;
   // Of plans that have no result yet: never more than the offer's depth.
   std::deque<absl::Time> arrivals_ ABSL_GUARDED_BY(mutex_);
-  std::deque<v1::StageResponse> outbox_ ABSL_GUARDED_BY(mutex_);
+  std::deque<grpc::ByteBuffer> outbox_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
@@ -273,7 +292,7 @@ StageService::~StageService() {
   stopping_ = true;
 }
 
-grpc::ServerBidiReactor<v1::StageRequest, v1::StageResponse>* StageService::Run(
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StageService::Run(
     grpc::CallbackServerContext*) {
   return Stream::Open(this);
 }

@@ -26,7 +26,8 @@ namespace caravan::worker {
 // Thread-safe. One chain at a time: a stream with a new epoch ends the one
 // before, and with it every sequence that its shard knew. The gRPC server must
 // be down before the service goes.
-class StageService final : public v1::StageService::CallbackService {
+class StageService final : public v1::StageService::WithRawCallbackMethod_Run<
+                               v1::StageService::Service> {
  public:
   // Forms the rest of the chain; not called on the last stage.
   using FormNext =
@@ -38,7 +39,8 @@ class StageService final : public v1::StageService::CallbackService {
                StageMetrics* metrics);
   ~StageService() override;
 
-  grpc::ServerBidiReactor<v1::StageRequest, v1::StageResponse>* Run(
+  // Raw: a plan's residual stream is copied once, to where it is computed on.
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Run(
       grpc::CallbackServerContext* call) override;
 
   // Tells the stage before that this one goes, and waits up to `grace` for it

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
+#include <vector>
 
 #include "tests/support/status_matchers.h"
 
@@ -15,6 +18,27 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kEpoch = 77;
 const std::vector<float> kHidden = {1.5f, -2, 3e-40f, 4};
+
+// Hidden states as they came.
+class TestBytes final : public WireBytes {
+ public:
+  explicit TestBytes(std::span<const float> hidden)
+      : bytes_(std::as_bytes(hidden).begin(), std::as_bytes(hidden).end()) {}
+  size_t size() const override { return bytes_.size(); }
+  void CopyTo(std::byte* target) const override {
+    std::ranges::copy(bytes_, target);
+  }
+  void Flip(size_t bit) {
+    bytes_[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+absl::StatusOr<StageStep> Received(const v1::StagePlan& plan, uint64_t epoch) {
+  return FromProto(plan, std::make_unique<TestBytes>(kHidden), epoch);
+}
 
 BatchPlan SmallPlan() {
   BatchPlan plan;
@@ -33,9 +57,8 @@ BatchPlan SmallPlan() {
 }
 
 TEST(StageCodecTest, PlanArrivesWithCountsForIdsAndEveryBitOfTheHiddenStates) {
-  ASSERT_OK_AND_ASSIGN(
-      const StageStep step,
-      FromProto(ToProto(SmallPlan(), kHidden, kEpoch), kEpoch));
+  ASSERT_OK_AND_ASSIGN(const StageStep step,
+                       Received(ToProto(SmallPlan(), kHidden, kEpoch), kEpoch));
   EXPECT_EQ(step.plan.step, 9);
   ASSERT_EQ(step.plan.copies.size(), 1u);
   EXPECT_EQ(step.plan.copies[0].target, 4);
@@ -57,18 +80,18 @@ TEST(StageCodecTest, PlanArrivesWithCountsForIdsAndEveryBitOfTheHiddenStates) {
 }
 
 TEST(StageCodecTest, PlanOfAnotherEpochIsRefused) {
-  EXPECT_THAT(FromProto(ToProto(SmallPlan(), kHidden, kEpoch), kEpoch + 1),
+  EXPECT_THAT(Received(ToProto(SmallPlan(), kHidden, kEpoch), kEpoch + 1),
               testing::HasReason(Reason::kStaleEpoch, HasSubstr("78")));
 }
 
 TEST(StageCodecTest, AnyChangedBitOfTheHiddenStatesIsSeen) {
   const v1::StagePlan plan = ToProto(SmallPlan(), kHidden, kEpoch);
-  std::vector<std::byte> target(plan.hidden().size());
-  for (size_t bit = 0; bit < 8 * plan.hidden().size(); ++bit) {
-    v1::StagePlan changed = plan;
-    (*changed.mutable_hidden())[bit / 8] ^= static_cast<char>(1 << (bit % 8));
+  std::vector<std::byte> target(sizeof(float) * kHidden.size());
+  for (size_t bit = 0; bit < 8 * target.size(); ++bit) {
+    auto changed = std::make_unique<TestBytes>(kHidden);
+    changed->Flip(bit);
     ASSERT_OK_AND_ASSIGN(const StageStep step,
-                         FromProto(std::move(changed), kEpoch));
+                         FromProto(plan, std::move(changed), kEpoch));
     EXPECT_THAT(step.hidden->CopyTo(target.data()),
                 testing::HasReason(Reason::kWorkerLost, HasSubstr("step 9")));
   }
@@ -166,15 +189,15 @@ TEST(StageCodecTest, SequenceArrivesAsItWas) {
 TEST(StageCodecTest, PlansThatAskForTheImpossibleAreRefusedByField) {
   v1::StagePlan plan = ToProto(SmallPlan(), kHidden, kEpoch);
   plan.mutable_rows(0)->set_token_count(-1);
-  EXPECT_THAT(FromProto(plan, kEpoch),
+  EXPECT_THAT(Received(plan, kEpoch),
               testing::HasReason(Reason::kInvalidField, HasSubstr("-1")));
   plan.mutable_rows(0)->set_token_count(2000000000);
-  EXPECT_THAT(FromProto(plan, kEpoch),
+  EXPECT_THAT(Received(plan, kEpoch),
               testing::HasReason(Reason::kInvalidField,
                                  HasSubstr("plan.rows.token_count")));
   plan = ToProto(SmallPlan(), kHidden, kEpoch);
   plan.set_dtype("bf16");
-  EXPECT_THAT(FromProto(plan, kEpoch),
+  EXPECT_THAT(Received(plan, kEpoch),
               testing::HasReason(Reason::kInvalidField, HasSubstr("fp32")));
 }
 

@@ -270,7 +270,10 @@ TEST_F(StageServiceTest, ChangedHiddenStatesEndTheEpoch) {
   const std::vector<float> hidden(2 * facts_[0].config.hidden_size, 0.5f);
   *run.mutable_plan() = ToProto(plan, hidden, kEpoch);
   Seal(&run);
-  (*run.mutable_plan()->mutable_hidden())[100] ^= 1;
+  std::string bytes(reinterpret_cast<const char*>(hidden.data()),
+                    sizeof(float) * hidden.size());
+  bytes[100] ^= 1;
+  run.mutable_plan()->set_hidden(bytes);
   ASSERT_TRUE(stream->Write(add) && stream->Write(run));
   EXPECT_FALSE(stream->Read(&response)) << response.ShortDebugString();
   EXPECT_THAT(FromGrpcStatus(stream->Finish()),
