@@ -112,7 +112,9 @@ TEST(PayloadMessageTest, TruncatedMessagesAreRefusedOrShorter) {
     v1::StageRequest parsed;
     const auto read =
         FromByteBuffer(Cut(wire.substr(0, size), 5), kHidden, &parsed);
-    if (read.ok()) EXPECT_EQ(read->size(), 0u) << size;
+    if (read.ok()) {
+      EXPECT_EQ(read->size(), 0u) << size;
+    }
   }
 }
 
