@@ -36,11 +36,13 @@ def run_both_models(start_fleet, small_model, width, kills, requests):
     """So many kills on each of them."""
     seed = seed_of_run()
     total = Report()
-    for model, max_tokens in ((DEMO_MODEL, 400), (small_model, 80)):
+    for number, (model, max_tokens) in enumerate(((DEMO_MODEL, 400),
+                                                  (small_model, 80))):
         fleet = start_fleet(workers=2, chains=[2], routers=2, tokenizers=2,
                             model=model, worker_flags=(*WORKER_FLAGS,
                                                        "--log-level", "debug"))
-        total.add(run_chaos(fleet, seed, width, kills, requests, max_tokens))
+        total.add(run_chaos(fleet, seed + number, width, kills, requests,
+                            max_tokens))
         fleet.destroy()
     print(f"chaos: {total}")
     assert not total.problems, "\n".join(total.problems[:10])

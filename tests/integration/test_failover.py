@@ -54,11 +54,11 @@ def resumed_outputs(fleet):
 
 
 def emitted_by(victim):
-    """Tokens by request id, as far as its log says."""
+    """Tokens by request id of what it runs, as far as its log says."""
     text, killed_at = victim.process_logs()[-1]
     return {life.request_id: life.end(0)
             for life in lives_of_process(victim.name, text, killed_at)
-            if life.emitted}
+            if life.emitted and not life.works}
 
 
 class Killer:
