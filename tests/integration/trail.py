@@ -45,8 +45,9 @@ def fields_of(line):
 
 
 def lives_of_process(worker, text, killed_at):
-    """By group; a line that a kill has cut short is none."""
-    lives = {}
+    """In order; a line that a kill has cut short is none."""
+    lives = []
+    by_group = {}  # groups count from 1 again when a chain is formed anew
     lines = text.splitlines()
     if text and not text.endswith("\n"):
         lines.pop()
@@ -56,24 +57,24 @@ def lives_of_process(worker, text, killed_at):
         fields = fields_of(line)
         event = fields["event"]
         if event == "submit":
-            lives[fields["group"]] = Life(worker, killed_at,
-                                          seconds_of(line.split(" ", 1)[0]),
-                                          fields)
+            lives.append(Life(worker, killed_at,
+                              seconds_of(line.split(" ", 1)[0]), fields))
+            by_group[fields["group"]] = lives[-1]
         elif event == "tokens":
-            add_tokens(lives, seconds_of(line.split(" ", 1)[0]),
+            add_tokens(by_group, seconds_of(line.split(" ", 1)[0]),
                        fields["list"])
         elif event == "sequence_ended":
             work = {name: int(value) for name, value in fields.items()
                     if value.isdigit()}
-            lives[fields["group"]].works[work["choice"]] = work
-    return list(lives.values())
+            by_group[fields["group"]].works[work["choice"]] = work
+    return lives
 
 
-def add_tokens(lives, now, items):
+def add_tokens(by_group, now, items):
     for item in items.split(","):
         group, rest = item.split("/")
         choice, position = rest.split(":")
-        lives[group].emitted[int(choice)].append((int(position), now))
+        by_group[group].emitted[int(choice)].append((int(position), now))
 
 
 def lives_of_fleet(fleet):
