@@ -55,7 +55,7 @@ asio::awaitable<absl::StatusOr<StreamEvents>> Generation::Advance() {
 
 PromptGroup* Generation::GroupOf(uint64_t handle) {
   for (PromptGroup& group : run_.groups) {
-    if (group.attached() && group.handle() == handle) return &group;
+    if (group.Hears(handle)) return &group;
   }
   return nullptr;
 }

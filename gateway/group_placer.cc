@@ -4,7 +4,9 @@
 #include <string>
 #include <utility>
 
+#include "common/kv/block_hash.h"
 #include "common/log.h"
+#include "common/sampling/params.h"
 #include "common/sampling/proto.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -19,6 +21,12 @@ namespace asio = boost::asio;
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);
+
+// Fewer positions than these are computed within a step or two: nothing that a
+// client would notice.
+constexpr int32_t kLeastWarmup = 64;
+// How long a move waits for its target: a worker that drains wants to go.
+constexpr absl::Duration kWarmupPatience = absl::Milliseconds(500);
 
 // Output tokens that each choice has, as choice:count.
 std::string OutputsOf(const PromptGroup& group) {
@@ -47,6 +55,8 @@ asio::awaitable<absl::Status> GroupPlacer::RecoverAll() {
       CARAVAN_CO_RETURN_IF_ERROR(co_await Recover(group));
     } else if (group.should_move && group.attached()) {
       co_await TryMove(group);
+    } else if (const auto target = group.TakeWarmTarget(absl::Now())) {
+      Move(group, *target);
     }
   }
   co_return absl::OkStatus();
@@ -78,12 +88,55 @@ asio::awaitable<void> GroupPlacer::TryMove(PromptGroup& group) {
   const absl::StatusOr<v1::Target> target =
       co_await FindPlace(group, /*same_identity=*/true);
   if (!target.ok() || !run_.inbox->cancelled().ok()) co_return;
+  if (!StartWarmup(group, *target)) Move(group, *target);
+}
+
+// The target computes what is known now, while the stream goes on; behind all
+// that its clients wait for. False where that is not worth it.
+bool GroupPlacer::StartWarmup(PromptGroup& group, const v1::Target& target) {
+  const int32_t known = static_cast<int32_t>(group.ids().size()) +
+                        group.output_token_count() -
+                        target.matched_block_count() * kv::kBlockTokens;
+  if (group.choices().size() > 1 || known < kLeastWarmup) return false;
+  absl::StatusOr<std::shared_ptr<WorkerSession>> session =
+      run_.context.workers->Get(target.address());
+  if (!session.ok()) return false;
+  const uint64_t handle = run_.context.workers->NewHandle();
+  if (!(*session)->Submit(MakeWarmup(group, target, handle), run_.inbox)) {
+    return false;
+  }
+  group.BeginWarmup({.session = *std::move(session),
+                     .handle = handle,
+                     .target = target,
+                     .give_up = absl::Now() + kWarmupPatience});
+  return true;
+}
+
+// A prompt of all that is known, of which nothing is wanted.
+v1::Submit GroupPlacer::MakeWarmup(const PromptGroup& group,
+                                   const v1::Target& target,
+                                   uint64_t handle) const {
+  v1::Submit submit = MakeSubmit(group, target, handle);
+  submit.set_request_id(StrCat(run_.request.request_id, "/warm-up"));
+  submit.clear_idempotency_key();
+  submit.set_priority(std::max(-sampling::kMaxPriority, submit.priority() - 1));
+  submit.mutable_sampling()->clear_prompt_logprob_count();
+  submit.mutable_stop()->set_max_tokens(0);
+  submit.mutable_stop()->set_min_tokens(0);
+  v1::SubmitChoice& choice = *submit.mutable_choices(0);
+  submit.mutable_prompt(0)->mutable_tokens()->mutable_token_ids()->Add(
+      choice.output_token_ids().begin(), choice.output_token_ids().end());
+  choice.clear_output_token_ids();
+  return submit;
+}
+
+void GroupPlacer::Move(PromptGroup& group, const v1::Target& target) {
   run_.context.metrics->CountResume("drained");
   LogInfo("stream_moves", {{"request_id", run_.request.request_id},
                            {"output_tokens", group.output_token_count()},
                            {"outputs", OutputsOf(group)}});
   group.Detach();
-  group.failure = SubmitTo(group, *target);
+  group.failure = SubmitTo(group, target);
 }
 
 asio::awaitable<absl::Status> GroupPlacer::PlaceAndSubmit(PromptGroup& group,

@@ -31,6 +31,8 @@ class GroupPlacer {
  private:
   boost::asio::awaitable<absl::Status> Recover(PromptGroup& group);
   boost::asio::awaitable<void> TryMove(PromptGroup& group);
+  bool StartWarmup(PromptGroup& group, const v1::Target& target);
+  void Move(PromptGroup& group, const v1::Target& target);
   boost::asio::awaitable<absl::Status> PlaceAndSubmit(PromptGroup& group,
                                                       bool may_wait);
   boost::asio::awaitable<absl::StatusOr<v1::Target>> FindPlace(
@@ -42,6 +44,8 @@ class GroupPlacer {
       const PromptGroup& group) const;
   absl::Status AdoptIdentity(PromptGroup& group, const v1::Target& target);
   void MarkInexact(const PromptGroup& group, const v1::ModelIdentity& identity);
+  v1::Submit MakeWarmup(const PromptGroup& group, const v1::Target& target,
+                        uint64_t handle) const;
   v1::Submit MakeSubmit(const PromptGroup& group, const v1::Target& target,
                         uint64_t handle) const;
 

@@ -104,7 +104,11 @@ absl::StatusOr<ChoiceStream*> PromptGroup::ChoiceOf(int32_t choice) {
 }
 
 absl::StatusOr<int32_t> PromptGroup::Apply(HandleEvents events) {
-  if (!attached() || events.handle != handle_) return 0;
+  if (!Hears(events.handle)) return 0;
+  if (warmup_ && events.handle == warmup_->handle) {
+    warmup_->over |= !events.finishes.empty() || !events.error.ok();
+    return 0;
+  }
   should_move = should_move || events.should_move;
   queued = (queued || events.queued) && !events.started;
   if (events.cached_token_count && !computed_) {
@@ -263,6 +267,7 @@ void PromptGroup::Describe(v1::Submit& submit) const {
 
 void PromptGroup::Attach(std::shared_ptr<WorkerSession> session,
                          uint64_t handle, const v1::Target& target) {
+  EndWarmup();
   session_ = std::move(session);
   handle_ = handle;
   running_.clear();
@@ -276,7 +281,27 @@ void PromptGroup::Attach(std::shared_ptr<WorkerSession> session,
   queued = false;  // unless the worker says so
 }
 
+void PromptGroup::BeginWarmup(Warmup warmup) {
+  EndWarmup();
+  warmup_ = std::move(warmup);
+}
+
+void PromptGroup::EndWarmup() {
+  if (warmup_ && !warmup_->over) warmup_->session->Cancel(warmup_->handle);
+  warmup_.reset();
+}
+
+std::optional<v1::Target> PromptGroup::TakeWarmTarget(absl::Time now) {
+  if (!warmup_ || !(warmup_->over || now >= warmup_->give_up)) {
+    return std::nullopt;
+  }
+  std::optional<v1::Target> target = std::move(warmup_->target);
+  EndWarmup();
+  return target;
+}
+
 void PromptGroup::Detach() {
+  EndWarmup();
   if (session_ == nullptr) return;
   session_->Cancel(handle_);
   session_ = nullptr;

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "caravan/v1/router.pb.h"
 #include "caravan/v1/worker.pb.h"
 #include "common/sampling/params.h"
@@ -33,6 +34,16 @@ struct PromptText {
 PromptText ReadPrompt(const text::Vocabulary& vocabulary,
                       std::span<const TokenId> ids, bool skip_special_tokens,
                       bool echo);
+
+// Where a group is about to move: what is known of it is computed there while
+// it still runs where it was, so that the client waits for little more.
+struct Warmup {
+  std::shared_ptr<WorkerSession> session;
+  uint64_t handle = 0;
+  v1::Target target;
+  absl::Time give_up;  // the move waits no longer
+  bool over = false;   // computed, or failed
+};
 
 // Not thread-safe: owned by its generation.
 class PromptGroup {
@@ -78,12 +89,20 @@ class PromptGroup {
   // The placement that runs now.
   void Attach(std::shared_ptr<WorkerSession> session, uint64_t handle,
               const v1::Target& target);
-  // Ends what runs at the worker, if anything does.
+  // Ends what runs at the worker, if anything does, and a warm-up.
   void Detach();
+  // The move's target is getting ready.
+  void BeginWarmup(Warmup warmup);
+  // The target, once, when it is ready or has taken too long.
+  std::optional<v1::Target> TakeWarmTarget(absl::Time now);
   // Ends at the worker what has ended here: only here stop texts are known.
   void EndFinished();
   bool attached() const { return session_ != nullptr; }
-  uint64_t handle() const { return handle_; }
+  // Whether events of this handle are for the group.
+  bool Hears(uint64_t handle) const {
+    return (attached() && handle == handle_) ||
+           (warmup_ && handle == warmup_->handle);
+  }
   const ReplicaLife& replica() const { return replica_; }
 
   int32_t index() const { return init_.index; }
@@ -111,6 +130,7 @@ class PromptGroup {
   bool has_scores() const;
   absl::Status ApplyScores(std::vector<WorkerScore> scores);
   absl::StatusOr<int32_t> ApplyTokens(std::vector<WorkerToken> tokens);
+  void EndWarmup();
   absl::Status ApplyFinishes(const std::vector<WorkerFinish>& finishes);
   absl::StatusOr<ChoiceStream*> ChoiceOf(int32_t choice);
 
@@ -127,6 +147,7 @@ class PromptGroup {
   uint64_t handle_ = 0;
   std::vector<bool> running_;  // by choice: at the worker, as far as is known
   ReplicaLife replica_;
+  std::optional<Warmup> warmup_;
 };
 
 }  // namespace caravan::gateway

@@ -101,6 +101,36 @@ TEST_F(FailoverTest, ADrainingWorkersStreamMoves) {
   EXPECT_TRUE(first_.AwaitCancels(1));
 }
 
+// What is known is computed there first, as a prompt of which nothing is
+// wanted.
+TEST_F(FailoverTest, AMoveWaitsUntilItsTargetIsReady) {
+  FakeWorker second("worker-2");
+  Start();
+  HttpClient client = Connect();
+  first_.HoldAt(10);
+  Json body = Parse(Completion(R"("max_tokens":40,"stream":true)"));
+  body["prompt"] = std::vector<int>(100, 'a');
+  ASSERT_EQ(client.PostStream("/v1/completions", body.dump()).status, 200);
+  while (TextOf(begun_).size() < 10) {
+    const auto event = client.NextEvent();
+    ASSERT_TRUE(event);
+    begun_.push_back(*event);
+  }
+  fleet_.Add(second);
+  first_.Drain();
+  const std::vector<std::string> events = Rest(client);
+  EXPECT_EQ(TextOf(events), LettersOf(7, 0, 40));
+  ASSERT_EQ(second.submits().size(), 2u);
+  const v1::Submit warmup = second.submits()[0];
+  EXPECT_EQ(warmup.prompt(0).tokens().token_ids_size(), 110);
+  EXPECT_EQ(warmup.choices(0).output_token_ids_size(), 0);
+  EXPECT_EQ(warmup.stop().max_tokens(), 0);
+  EXPECT_EQ(warmup.priority(), -1);
+  const v1::Submit moved = second.submits()[1];
+  EXPECT_EQ(moved.prompt(0).tokens().token_ids_size(), 100);
+  EXPECT_EQ(moved.choices(0).output_token_ids_size(), 10);
+}
+
 TEST_F(FailoverTest, ADrainingWorkerWithoutPeersRunsOn) {
   Start();
   HttpClient client = Connect();
