@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -71,8 +72,7 @@ absl::Status ApiKeys::AddLine(int number, std::string_view line) {
 }
 
 absl::Status ApiKeys::AddJson(std::string_view text) {
-  const auto json =
-      nlohmann::json::parse(text, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  const auto json = ParseJson(text);
   if (!json.is_array()) {
     return FieldError("api-keys", "lines or a JSON array", "neither");
   }

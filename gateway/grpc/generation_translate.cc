@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -58,8 +59,7 @@ absl::Status ReadTools(const v1::ChatInput& proto, Conversation& conversation) {
   }
   const std::string& choice = proto.tool_choice_json();
   if (choice.empty()) return absl::OkStatus();
-  const auto json = openai::Json::parse(choice, /*cb=*/nullptr,
-                                        /*allow_exceptions=*/false);
+  const auto json = ParseJson(choice);
   CARAVAN_ASSIGN_OR_RETURN(const bool allowed,
                            openai::AllowsCalls("chat.tool_choice_json", json));
   if (!allowed) conversation.tools.clear();

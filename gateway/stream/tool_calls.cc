@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "common/json.h"
 #include "common/strings.h"
 
 namespace caravan::gateway {
@@ -108,20 +109,14 @@ std::optional<Json> TakeJson(Cursor* cursor) {
   const size_t size = SizeOfJson(cursor->rest());
   if (size == 0) return std::nullopt;
   const std::string_view text = cursor->TakeBytes(size);
-  Json json = Json::parse(text.begin(), text.end(), /*callback=*/nullptr,
-                          /*allow_exceptions=*/false);
+  Json json = ParseJson(text);
   if (json.is_discarded()) return std::nullopt;
   return json;
 }
 
-std::string Dump(const Json& json) {
-  return json.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false,
-                   Json::error_handler_t::replace);
-}
-
 // An object, or a string that holds one.
 std::optional<std::string> ArgumentsOf(const Json& value) {
-  if (value.is_object()) return Dump(value);
+  if (value.is_object()) return DumpJson(value);
   if (!value.is_string()) return std::nullopt;
   const auto& text = value.get_ref<const std::string&>();
   Cursor cursor(text);
@@ -176,7 +171,7 @@ Calls TaggedCalls(std::string_view text) {
     const std::optional<Json> arguments = TakeJson(&cursor);
     if (!arguments || !arguments->is_object()) return std::nullopt;
     cursor.Take(kFunctionClose);
-    calls.push_back({"", name, Dump(*arguments)});
+    calls.push_back({"", name, DumpJson(*arguments)});
   }
   return calls;
 }
@@ -228,7 +223,7 @@ class PythonReader {
         return std::nullopt;
       }
     }
-    return ToolCall{"", std::string(name), Dump(arguments)};
+    return ToolCall{"", std::string(name), DumpJson(arguments)};
   }
 
   std::optional<Json> Value(int depth) {
@@ -293,8 +288,7 @@ class PythonReader {
     if (word == "True" || word == "true") return Json(true);
     if (word == "False" || word == "false") return Json(false);
     if (word == "None" || word == "null") return Json(nullptr);
-    Json number = Json::parse(word.begin(), word.end(), /*callback=*/nullptr,
-                              /*allow_exceptions=*/false);
+    Json number = ParseJson(word);
     if (!number.is_number()) return std::nullopt;
     return number;
   }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "services/cli/load_clients.h"
 #include "services/cli/sse_reader.h"
@@ -20,15 +21,14 @@ namespace asio = boost::asio;
 
 std::string MakeBody(const LoadClientOptions& load,
                      const LoadRequest& request) {
-  return nlohmann::json({{"model", load.model},
-                         {"prompt", request.prompt_ids},
-                         {"max_tokens", request.output_tokens},
-                         {"seed", request.seed},
-                         {"temperature", load.temperature},
-                         {"ignore_eos", true},
-                         {"return_token_ids", true},
-                         {"stream", true}})
-      .dump();
+  return DumpJson({{"model", load.model},
+                   {"prompt", request.prompt_ids},
+                   {"max_tokens", request.output_tokens},
+                   {"seed", request.seed},
+                   {"temperature", load.temperature},
+                   {"ignore_eos", true},
+                   {"return_token_ids", true},
+                   {"stream", true}});
 }
 
 // What one stream told.
@@ -54,7 +54,7 @@ class StreamState {
       done_ = true;
       return;
     }
-    const auto json = nlohmann::json::parse(data, nullptr, false);
+    const auto json = ParseJson(data);
     if (!json.is_object()) return;
     if (json.contains("error")) {
       error_ = StatusOfReply({/*status=*/500, std::string(data)});

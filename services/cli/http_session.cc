@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/strings.h"
 
@@ -69,7 +70,7 @@ absl::StatusOr<HttpTarget> ParseHttpTarget(std::string_view address) {
 
 absl::Status StatusOfReply(const HttpReply& reply) {
   if (reply.status == 200) return absl::OkStatus();
-  const auto json = nlohmann::json::parse(reply.body, nullptr, false);
+  const auto json = ParseJson(reply.body);
   std::string message = StrCat("HTTP status ", reply.status);
   Reason reason = Reason::kInternal;
   if (json.is_object() && json.contains("error") && json["error"].is_object()) {

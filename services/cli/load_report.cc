@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 
 namespace caravan::cli {
@@ -111,7 +112,7 @@ std::string ToJson(const LoadReport& report) {
       {"first_token_ms", JsonOf(report.first_token)},
       {"inter_token_ms", JsonOf(report.inter_token)},
       {"end_to_end_ms", JsonOf(report.total)}};
-  return json.dump(2);
+  return DumpJson(json, 2);
 }
 
 }  // namespace caravan::cli

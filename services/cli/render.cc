@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -48,9 +49,7 @@ absl::StatusOr<std::string> BodyOf(const RenderOptions& options) {
     messages.push_back({{"role", "system"}, {"content", options.system}});
   }
   messages.push_back({{"role", "user"}, {"content", options.user}});
-  return Json{{"messages", messages}}.dump(
-      /*indent=*/-1, ' ', /*ensure_ascii=*/false,
-      Json::error_handler_t::replace);
+  return DumpJson({{"messages", messages}});
 }
 
 absl::StatusOr<v1::PrepareInput> InputOf(const RenderOptions& options) {
@@ -75,7 +74,7 @@ std::string PromptJson(const v1::PreparedPrompt& prompt) {
                                                prompt.end_token_ids().end());
   json["stop_texts"] = std::vector<std::string>(prompt.stop_texts().begin(),
                                                 prompt.stop_texts().end());
-  return json.dump();
+  return DumpJson(json);
 }
 
 absl::Status ShowTemplate(const std::string& name) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/receipt/receipt.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -57,7 +58,7 @@ absl::StatusOr<v1::Receipt> ReadReceipt(const std::string& given) {
 // drawn and the defaults that the model had.
 absl::StatusOr<Json> MakeBody(const std::string& text,
                               const v1::Receipt& receipt) {
-  Json body = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  Json body = ParseJson(text);
   if (!body.is_object()) {
     return FieldError("--request", "a file with a JSON object", "none");
   }
@@ -110,7 +111,7 @@ struct Regenerated {
 // With several prompts each choice has its own's ids, the choices of one
 // standing together.
 absl::StatusOr<Regenerated> Parse(const std::string& text, size_t n) {
-  const Json answer = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json answer = ParseJson(text);
   const bool whole = answer.is_object() && answer.contains("choices") &&
                      answer["choices"].is_array();
   if (!whole) {
@@ -150,7 +151,7 @@ absl::Status RunReplay(const ReplayOptions& options) {
   const std::string path =
       body.contains("messages") ? "/v1/chat/completions" : "/v1/completions";
   CARAVAN_ASSIGN_OR_RETURN(const HttpReply reply,
-                           PostAndWait(target, path, body.dump()));
+                           PostAndWait(target, path, DumpJson(body)));
   if (reply.status != 200) return StatusOfReply(reply);
   const bool has_n = body.contains("n") && body["n"].is_number_unsigned();
   const size_t n = has_n ? std::max<size_t>(1, body["n"].get<size_t>()) : 1;

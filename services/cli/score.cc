@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -38,7 +39,7 @@ absl::StatusOr<Json> Call(const HttpTarget& target, const std::string& path,
                   body.dump(-1, ' ', /*ensure_ascii=*/false,
                             Json::error_handler_t::ignore)));
   CARAVAN_RETURN_IF_ERROR(StatusOfReply(reply));
-  Json json = Json::parse(reply.body, nullptr, false);
+  Json json = ParseJson(reply.body);
   if (json.is_object()) return json;
   return MakeError(Reason::kInternal, StrCat(path, " answered no JSON object"));
 }
@@ -124,12 +125,12 @@ absl::StatusOr<std::vector<ScoreWindow>> MakeWindows(
 void Print(const ScoreOptions& options, size_t windows,
            const PerplexitySum& sum) {
   if (options.json) {
-    std::cout << Json({{"windows", windows},
-                       {"tokens", sum.count()},
-                       {"mean_nll", sum.mean_nll()},
-                       {"standard_error", sum.standard_error()},
-                       {"perplexity", sum.perplexity()}})
-                     .dump(2)
+    std::cout << DumpJson({{"windows", windows},
+                           {"tokens", sum.count()},
+                           {"mean_nll", sum.mean_nll()},
+                           {"standard_error", sum.standard_error()},
+                           {"perplexity", sum.perplexity()}},
+                          2)
               << "\n";
     return;
   }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -167,7 +168,7 @@ std::string TokenJson(std::string_view text, const v1::PreparedPrompt& prompt,
                     {"begin", token.begin},
                     {"end", token.end}});
   }
-  return list.dump();
+  return DumpJson(list);
 }
 
 absl::StatusOr<std::string> ReadInput(const std::string& flag,

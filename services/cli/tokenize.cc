@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -39,7 +40,7 @@ absl::Status Decode(const TokenizeOptions& options, TextModel& model) {
   const std::string text = text::Decode(vocabulary, options.decode,
                                         /*skip_special_tokens=*/false);
   if (options.json) {
-    std::cout << nlohmann::json{{"text", text}}.dump() << "\n";
+    std::cout << DumpJson({{"text", text}}) << "\n";
   } else {
     std::cout << text << "\n";
   }

@@ -18,6 +18,7 @@
 
 #include "common/gguf/gguf_file.h"
 #include "common/gguf/gguf_writer.h"
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/support/reference_data.h"
@@ -213,14 +214,14 @@ std::string CaseFile(const worker::TensorRecord* first,
         {"shape", record->shape},
         {"data_offsets", {begin, data.size()}}};
   }
-  const std::string text = header.dump();
+  const std::string text = DumpJson(header);
   return StrCat(testing::Bytes(text.size(), 8), text, data);
 }
 
 std::vector<std::string> CheckpointSeeds() {
   const std::string bytes = testing::ReadFile(
       RepositoryPath("tests/data/formats/quantized.safetensors"));
-  const auto configs = nlohmann::json::parse(
+  const auto configs = ParseJson(
       testing::ReadFile(RepositoryPath("tests/data/formats/quantized.json")));
   auto records = worker::ParseSafetensors(AsBytes(bytes), "seeds");
   std::map<std::string, std::vector<worker::TensorRecord>> cases;
@@ -233,7 +234,7 @@ std::vector<std::string> CheckpointSeeds() {
   for (const auto& [name, group] : cases) {
     const nlohmann::json config = {{"quantization_config", configs[name]}};
     seeds.push_back(
-        StrCat(config.dump(), "\n",
+        StrCat(DumpJson(config), "\n",
                CaseFile(group.data(), group.data() + group.size())));
   }
   return seeds;
@@ -304,7 +305,7 @@ void RunGgufCheckpoint(std::string_view bytes) {
   const auto config = (*tensors)->Config();
   if (!config.ok()) return;
   const auto model =
-      worker::ParseModelConfig(config->dump(), "config.json", {});
+      worker::ParseModelConfig(DumpJson(*config), "config.json", {});
   if (!model.ok()) return;
   Require(model->hidden_size > 0, "a model has a hidden size");
 }

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "common/gguf/gguf_file.h"
 #include "common/gguf/gguf_writer.h"
+#include "common/json.h"
 #include "common/text/bpe_tokenizer.h"
 #include "common/text/incremental_decoder.h"
 #include "common/text/model_files.h"
@@ -81,7 +82,7 @@ std::vector<std::string> TokenizerJsonSeeds() {
       {"pre_tokenizer", {{"type", "ByteLevel"}, {"use_regex", true}}},
       {"decoder", {{"type", "ByteLevel"}}},
       {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", {"l o"}}}}};
-  return {byte_level.dump(),
+  return {DumpJson(byte_level),
           R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend",
           "prepend":"\u2581"},{"type":"Replace","pattern":{"String":" "},
           "content":"\u2581"}]},"decoder":{"type":"Strip","content":" ",
@@ -166,7 +167,7 @@ std::string SentencePieceGguf() {
 }
 
 std::string ByteLevelGguf() {
-  const auto json = nlohmann::json::parse(TokenizerJsonSeeds()[0]);
+  const auto json = ParseJson(TokenizerJsonSeeds()[0]);
   std::vector<std::string> tokens(402, "[PAD0]");
   std::vector<int32_t> kinds(402, 5);
   for (const auto& [piece, id] : json["model"]["vocab"].items()) {
@@ -282,7 +283,7 @@ text::SentencePieceFile WithPieces() {
 }
 
 std::string JsonWithAddedTokens() {
-  nlohmann::json json = nlohmann::json::parse(TokenizerJsonSeeds()[0]);
+  nlohmann::json json = ParseJson(TokenizerJsonSeeds()[0]);
   json["pre_tokenizer"] = {
       {"type", "Sequence"},
       {"pretokenizers",
@@ -296,7 +297,7 @@ std::string JsonWithAddedTokens() {
       {{"id", 403}, {"content", "<r>"}, {"rstrip", true}, {"special", true}},
       {{"id", 404}, {"content", "ab"}, {"single_word", true}},
       {{"id", 405}, {"content", "<s>b"}, {"special", false}}};
-  return json.dump();
+  return DumpJson(json);
 }
 
 struct TestModel {

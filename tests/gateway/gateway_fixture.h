@@ -11,6 +11,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/json.h"
 #include "gateway/gateway.h"
 #include "tests/gateway/fakes/fake_fleet.h"
 #include "tests/gateway/fakes/http_client.h"
@@ -47,7 +48,7 @@ class GatewayTest : public ::testing::Test {
   }
   // The JSON of a body; an empty object where it is none.
   static Json Parse(const std::string& body) {
-    Json json = Json::parse(body, nullptr, /*allow_exceptions=*/false);
+    Json json = ParseJson(body);
     EXPECT_FALSE(json.is_discarded()) << body;
     return json.is_discarded() ? Json::object() : json;
   }

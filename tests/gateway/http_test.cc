@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/receipt/receipt.h"
 #include "tests/gateway/gateway_fixture.h"
 
@@ -118,7 +119,7 @@ TEST_F(HttpTest, AStreamNamesTheIdsOfEachPromptOnce) {
       }
     }
   }
-  EXPECT_EQ(ids, Json::parse("[[97],[98,99]]"));
+  EXPECT_EQ(ids, ParseJson("[[97],[98,99]]"));
   EXPECT_EQ(outputs, 4);
 }
 
@@ -235,8 +236,8 @@ TEST_F(HttpTest, EchoScoresThePromptWithoutOutput) {
   const Json& choice = body["choices"][0];
   EXPECT_EQ(choice["text"], "hi!");
   EXPECT_EQ(choice["logprobs"]["token_logprobs"],
-            Json::parse("[null,-0.25,-0.5]"));
-  EXPECT_EQ(choice["logprobs"]["text_offset"], Json::parse("[0,1,2]"));
+            ParseJson("[null,-0.25,-0.5]"));
+  EXPECT_EQ(choice["logprobs"]["text_offset"], ParseJson("[0,1,2]"));
   EXPECT_EQ(choice["finish_reason"], "length");
 }
 
@@ -276,7 +277,7 @@ TEST_F(HttpTest, FillsInBeforeASuffix) {
   EXPECT_EQ(choice["text"], "mm");
   EXPECT_EQ(choice["finish_reason"], "stop");
   EXPECT_EQ(choice["prompt_token_ids"],
-            Json::parse("[256,60,97,124,122,62]"));  // <a|z>
+            ParseJson("[256,60,97,124,122,62]"));  // <a|z>
   const v1::Submit submit = first_.submits().back();
   ASSERT_EQ(submit.stop().stop_token_ids_size(), 1);
   EXPECT_EQ(submit.stop().stop_token_ids(0), kThe);
@@ -407,7 +408,7 @@ TEST_F(HttpTest, IdsBeyondTheVocabularyDecodeToNothing) {
                             "logprobs":1)"))
                 .body);
   EXPECT_EQ(body["choices"][0]["text"], "aa");
-  EXPECT_EQ(body["choices"][0]["token_ids"], Json::parse("[97,265,97]"));
+  EXPECT_EQ(body["choices"][0]["token_ids"], ParseJson("[97,265,97]"));
 }
 
 TEST_F(HttpTest, RefusesWhatIsWrongByStatusAndName) {

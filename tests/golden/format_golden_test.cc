@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/golden/golden_model.h"
 #include "tests/support/reference_data.h"
@@ -46,7 +47,7 @@ class FormatGoldenTest : public ::testing::TestWithParam<GoldenBackend> {
  protected:
   FormatGoldenTest() : random_(7) {
     checkpoint_ = *Checkpoint::Open(testing::RepositoryPath(kModel));
-    config_ = nlohmann::json::parse(testing::ReadFile(
+    config_ = ParseJson(testing::ReadFile(
         testing::RepositoryPath(StrCat(kModel, "/config.json"))));
   }
 
@@ -81,7 +82,7 @@ class FormatGoldenTest : public ::testing::TestWithParam<GoldenBackend> {
       }
     }
     config_["quantization_config"] = quantization;
-    source_.Write("config.json", config_.dump());
+    source_.Write("config.json", DumpJson(config_));
     source_.Write("model.safetensors", testing::SafetensorsFile(entries));
     ConvertOptions options;
     options.dtype = DType::kFp32;
@@ -157,7 +158,7 @@ TEST_P(FormatGoldenTest, PyTorchFilesGiveTheSameLogits) {
                                .storage_class = "BFloat16Storage",
                                .sizes = record.shape});
   }
-  source_.Write("config.json", config_.dump());
+  source_.Write("config.json", DumpJson(config_));
   source_.Write("pytorch_model.bin", testing::TorchArchive(content));
   EXPECT_EQ(Logits(source_.path()), Logits(testing::RepositoryPath(kModel)));
 }
@@ -292,7 +293,7 @@ TEST_P(FormatGoldenTest, Nf4GivesNearlyTheLogitsOfItsWeights) {
         const std::string weight = module + ".weight";
         const int64_t blocks = rows * cols / kFourBitBlock;
         const std::string state =
-            nlohmann::json{{"blocksize", 64}, {"shape", {rows, cols}}}.dump();
+            DumpJson({{"blocksize", 64}, {"shape", {rows, cols}}});
         return std::vector<SafetensorsEntry>{
             {weight, "U8", {rows * cols / 2, 1}, RandomBytes(rows * cols / 2)},
             {weight + ".absmax",

@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/json.h"
 #include "tests/golden/golden_model.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -26,7 +27,7 @@ TEST_P(GgufGoldenTest, LogitsAndGreedyIdsAreThoseOfTheWeightsInside) {
   const auto& [backend, name] = GetParam();
   CARAVAN_REFERENCE_PATH_OR_SKIP(folder, "gguf");
   const auto golden =
-      nlohmann::json::parse(testing::ReadFile(folder + "/" + name + ".json"));
+      ParseJson(testing::ReadFile(folder + "/" + name + ".json"));
   ASSERT_OK_AND_ASSIGN(
       const auto model,
       GoldenModel::Load(folder + "/" + name + ".gguf", backend));

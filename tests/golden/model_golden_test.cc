@@ -11,6 +11,7 @@
 #include <ostream>
 #include <sstream>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/golden/golden_model.h"
 #include "tests/support/reference_data.h"
@@ -27,7 +28,7 @@ using ::testing::ElementsAreArray;
 constexpr double kLogitTolerance = 2e-4;
 
 json ParseFile(const std::string& path) {
-  json value = json::parse(testing::ReadFile(path), nullptr, false);
+  json value = ParseJson(testing::ReadFile(path));
   EXPECT_FALSE(value.is_discarded()) << path;
   return value;
 }
@@ -36,7 +37,7 @@ std::vector<json> ParseLines(const std::string& path) {
   std::istringstream in(testing::ReadFile(path));
   std::vector<json> rows;
   for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) rows.push_back(json::parse(line, nullptr, false));
+    if (!line.empty()) rows.push_back(ParseJson(line));
   }
   return rows;
 }

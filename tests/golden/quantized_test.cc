@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "tests/golden/golden_model.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -33,7 +34,7 @@ double NegativeLogprob(const std::vector<float>& logits, int32_t id) {
 class QuantizedTest : public ::testing::TestWithParam<WeightType> {
  protected:
   QuantizedTest() {
-    const auto golden = nlohmann::json::parse(testing::ReadFile(
+    const auto golden = ParseJson(testing::ReadFile(
         testing::RepositoryPath("deploy/demo-model/goldens.json")));
     using Ids = std::vector<int32_t>;
     texts_.push_back(golden["story_logprobs"]["ids"].get<Ids>());

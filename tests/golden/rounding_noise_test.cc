@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "tests/golden/golden_model.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -99,8 +100,7 @@ class RoundingNoiseTest : public ::testing::TestWithParam<WeightType> {};
 
 TEST_P(RoundingNoiseTest, ExplainsTheLogitsOfTheEmbeddedModel) {
   const std::string demo = testing::RepositoryPath("deploy/demo-model");
-  const auto golden =
-      nlohmann::json::parse(testing::ReadFile(demo + "/goldens.json"));
+  const auto golden = ParseJson(testing::ReadFile(demo + "/goldens.json"));
   auto ids = golden["story_logprobs"]["ids"].get<std::vector<int32_t>>();
   ids.resize(std::min<size_t>(ids.size(), 64));
   const testing::TemporaryDirectory folder;
@@ -127,7 +127,7 @@ class RoundingNoiseGgufTest : public ::testing::TestWithParam<const char*> {};
 TEST_P(RoundingNoiseGgufTest, ExplainsTheLogitsOfFiles) {
   CARAVAN_REFERENCE_PATH_OR_SKIP(folder, "gguf");
   const std::string path = folder + "/" + GetParam();
-  const auto golden = nlohmann::json::parse(testing::ReadFile(path + ".json"));
+  const auto golden = ParseJson(testing::ReadFile(path + ".json"));
   ExpectExplained(path + ".gguf",
                   golden["input_ids"].get<std::vector<int32_t>>());
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/support/torch_file_writer.h"
 
@@ -30,7 +31,7 @@ inline std::string SafetensorsFile(
                           {"shape", entry.shape},
                           {"data_offsets", {begin, data.size()}}};
   }
-  const std::string text = header.dump();
+  const std::string text = DumpJson(header);
   return StrCat(Bytes(text.size(), 8), text, data);
 }
 

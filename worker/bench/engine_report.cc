@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "common/json.h"
 #include "common/strings.h"
 
 namespace caravan::worker::bench {
@@ -156,7 +157,7 @@ std::string ToJson(const EngineBenchReport& report) {
                               {"than_streams", cliff.than_batch},
                               {"loss", cliff.loss}});
   }
-  return json.dump();
+  return DumpJson(json);
 }
 
 }  // namespace caravan::worker::bench

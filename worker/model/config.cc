@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -84,8 +85,7 @@ absl::Status ApplyOverride(const std::string& text, std::string_view file,
       std::find(kKeys.begin(), kKeys.end(), key) == kKeys.end()) {
     return FieldError("--override", "KEY=JSON with a key of config.json", text);
   }
-  json value = json::parse(text.substr(equals + 1), /*cb=*/nullptr,
-                           /*allow_exceptions=*/false);
+  json value = ParseJson(text.substr(equals + 1));
   if (value.is_discarded()) {
     return FieldError(StrCat("--override ", key), "JSON",
                       text.substr(equals + 1));

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -72,7 +73,7 @@ absl::Status CopyOtherFiles(const std::string& source,
 
 absl::Status WriteJson(const std::string& path, const json& object) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out << object.dump(2) << "\n";
+  out << DumpJson(object, 2) << "\n";
   out.close();
   if (out) return absl::OkStatus();
   return MakeError(Reason::kModelFileInvalid,

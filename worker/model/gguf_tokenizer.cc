@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "common/gguf/gguf_file.h"
+#include "common/json.h"
 #include "common/mapped_file.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -168,8 +169,8 @@ absl::Status TokenizerLists::ReadAdded() {
 // GGUF files name a pre-tokenizer; only Llama-3's is known by a name.
 absl::Status TokenizerLists::CheckPattern() const {
   const auto pre = tokenizer_.find("pre_tokenizer");
-  const std::string text = pre == tokenizer_.end() ? "" : json{*pre}.dump();
-  const std::string wanted = json(std::string(kLlama3Digits)).dump();
+  const std::string text = pre == tokenizer_.end() ? "" : DumpJson(json{*pre});
+  const std::string wanted = DumpJson(std::string(kLlama3Digits));
   const std::string inside = wanted.substr(1, wanted.size() - 2);
   if (!bytes_ || text.find(inside) != std::string::npos) {
     return absl::OkStatus();
@@ -212,7 +213,7 @@ bool TokenizerLists::AddsBos() const {
   const auto post = tokenizer_.find("post_processor");
   const auto bos = NameIn(config_, "bos_token");
   return bos && post != tokenizer_.end() &&
-         post->dump().find(*bos) != std::string::npos;
+         DumpJson(*post).find(*bos) != std::string::npos;
 }
 
 void TokenizerLists::Write(gguf::HeaderWriter& header) const {

@@ -6,6 +6,7 @@
 #include <limits>
 #include <system_error>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -74,8 +75,7 @@ absl::StatusOr<json> ParseJsonObject(std::string_view text,
     return ModelFileError(file, "depth of JSON",
                           StrCat("at most ", limits.max_depth), StrCat(depth));
   }
-  json value = json::parse(text.begin(), text.end(), /*cb=*/nullptr,
-                           /*allow_exceptions=*/false);
+  json value = ParseJson(text);
   if (value.is_discarded()) {
     return ModelFileError(file, "content", "JSON", "broken JSON");
   }

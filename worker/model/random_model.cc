@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/json.h"
 #include "common/sampling/philox.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
@@ -276,7 +277,7 @@ std::string MakeHeader(const std::vector<NumberedTensor>& tensors, DType dtype,
     }
     next = end;
   }
-  std::string text = header.dump();
+  std::string text = DumpJson(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   for (Piece& piece : pieces) piece.offset += 8 + text.size();
   return text;
@@ -359,7 +360,7 @@ absl::Status WriteWeights(const std::string& directory,
   const ordered_json index = {{"metadata", {{"total_size", total}}},
                               {"weight_map", std::move(map)}};
   return WriteText(StrCat(directory, "/model.safetensors.index.json"),
-                   index.dump(2) + "\n");
+                   DumpJson(index, 2) + "\n");
 }
 
 // Blocks of a quantized type, of normally distributed elements: drawn from some
@@ -497,8 +498,9 @@ absl::Status WriteTexts(const std::string& directory, const Shape& shape,
                                             RandomEndOfTurnId(shape.vocab)})},
       {"do_sample", true}};
   CARAVAN_RETURN_IF_ERROR(WriteText(StrCat(directory, "/config.json"), config));
-  CARAVAN_RETURN_IF_ERROR(WriteText(
-      StrCat(directory, "/generation_config.json"), generation.dump(2) + "\n"));
+  CARAVAN_RETURN_IF_ERROR(
+      WriteText(StrCat(directory, "/generation_config.json"),
+                DumpJson(generation, 2) + "\n"));
   CARAVAN_RETURN_IF_ERROR(WriteText(StrCat(directory, "/tokenizer.json"),
                                     RandomTokenizerJson(shape.vocab)));
   return WriteText(StrCat(directory, "/tokenizer_config.json"),
@@ -526,7 +528,7 @@ std::vector<std::string_view> RandomModelShapes() {
 
 absl::StatusOr<std::string> ShapeConfig(std::string_view shape, DType dtype) {
   CARAVAN_ASSIGN_OR_RETURN(const Shape found, FindShape(shape));
-  return ConfigOf(found, dtype).dump(2) + "\n";
+  return DumpJson(ConfigOf(found, dtype), 2) + "\n";
 }
 
 absl::Status WriteRandomModel(const std::string& directory,

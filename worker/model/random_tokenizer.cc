@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "common/strings.h"
 
 namespace caravan::worker {
@@ -165,7 +166,7 @@ std::string RandomTokenizerJson(int32_t vocab_size) {
                      {"post_processor", PostProcessor(vocab_size)},
                      {"decoder", decoder},
                      {"model", Model(vocab_size)}};
-  return root.dump();
+  return DumpJson(root);
 }
 
 std::string RandomTokenizerConfigJson() {
@@ -174,7 +175,7 @@ std::string RandomTokenizerConfigJson() {
                      {"pad_token", std::string(kSpecials[5])},
                      {"chat_template", std::string(kChatTemplate)},
                      {"tokenizer_class", "PreTrainedTokenizerFast"}};
-  return root.dump(2) + "\n";
+  return DumpJson(root, 2) + "\n";
 }
 
 }  // namespace caravan::worker

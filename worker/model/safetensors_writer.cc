@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/json.h"
 #include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "common/strings.h"
@@ -59,7 +60,7 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
                            {"shape", tensor.shape},
                            {"data_offsets", {begin, end}}};
   }
-  std::string text = header.dump();
+  std::string text = DumpJson(header);
   text.append((kAlignment - text.size() % kAlignment) % kAlignment, ' ');
   std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(path, end));
   for (size_t i = 0; i < 8; ++i) {

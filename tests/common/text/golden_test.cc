@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/text/incremental_decoder.h"
 #include "common/text/tokenizer.h"
 #include "tests/common/text/gguf_models.h"
@@ -25,7 +26,7 @@ std::vector<json> ReadLines(const std::string& path) {
   std::istringstream lines(testing::ReadFile(path));
   std::vector<json> rows;
   for (std::string line; std::getline(lines, line);) {
-    rows.push_back(json::parse(line));
+    rows.push_back(ParseJson(line));
   }
   EXPECT_GT(rows.size(), 0u) << path;
   return rows;
@@ -74,8 +75,7 @@ class Golden : public ::testing::Test {
   // The vocabulary of `source` in a GGUF file.
   static std::unique_ptr<Tokenizer> LoadGguf(const std::string& source) {
     const ModelDirectory directory;
-    const json file =
-        json::parse(testing::ReadFile(source + "/tokenizer.json"));
+    const json file = ParseJson(testing::ReadFile(source + "/tokenizer.json"));
     const bool byte_level = !file["model"].value("byte_fallback", false);
     const auto other = Load(source, "tokenizer.model");
     if (other == nullptr) return nullptr;
@@ -141,14 +141,14 @@ TEST_F(Golden, Llama3TokenizerJsonWithLaterNamesEncodesSpecialTokens) {
   CARAVAN_REFERENCE_PATH_OR_SKIP(goldens, "goldens/tokenizers");
   const ModelDirectory directory;
   directory.Copy(source + "/tokenizer.json", "tokenizer.json");
-  const json names = json::parse(testing::ReadFile(
+  const json names = ParseJson(testing::ReadFile(
       source + "/special_tokens.json"))["names_llama_models_repository"];
   json config;
   for (const auto& [name, id] : names.items()) {
     config["added_tokens_decoder"][std::to_string(id.get<int>())] = {
         {"content", name}, {"special", true}};
   }
-  directory.Write("tokenizer_config.json", config.dump());
+  directory.Write("tokenizer_config.json", DumpJson(config));
   const auto tokenizer = LoadFrom(directory.path());
   ASSERT_NE(tokenizer, nullptr);
   ExpectEncodes(*tokenizer, goldens + "/llama-3.encode-special.jsonl", true);
@@ -240,7 +240,7 @@ TEST(DemoModelGolden, EncodesAndDecodes) {
   const auto tokenizer = LoadFrom(directory);
   ASSERT_NE(tokenizer, nullptr);
   const json goldens =
-      json::parse(testing::ReadFile(directory + "/goldens.json"));
+      ParseJson(testing::ReadFile(directory + "/goldens.json"));
   for (const json& row : goldens["tokenizer"]) {
     const std::string text = row["text"];
     const auto ids = tokenizer->Encode(

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "common/text/model_files.h"
 #include "common/text/tokenizer.h"
 #include "common/text/utf8.h"
@@ -50,14 +51,14 @@ json SmallTokenizerJson() {
 }
 
 TEST(HostileTokenizerJson, TheSmallOneIsGood) {
-  EXPECT_OK(LoadStatus({{"tokenizer.json", SmallTokenizerJson().dump()}}));
+  EXPECT_OK(LoadStatus({{"tokenizer.json", DumpJson(SmallTokenizerJson())}}));
 }
 
 TEST(HostileTokenizerJson, EveryWrongPartIsNamed) {
   const auto refused = [](auto change, const std::string& what) {
     json file = SmallTokenizerJson();
     change(file);
-    EXPECT_THAT(LoadStatus({{"tokenizer.json", file.dump()}}),
+    EXPECT_THAT(LoadStatus({{"tokenizer.json", DumpJson(file)}}),
                 HasReason(Reason::kModelFileInvalid,
                           AllOf(HasSubstr("tokenizer.json"), HasSubstr(what))));
   };
@@ -87,7 +88,7 @@ TEST(HostileTokenizerJson, EveryWrongPartIsNamed) {
         "7", "null", R"("a ")", R"(" b")"}) {
     refused(
         [&](json& f) {
-          f["model"]["merges"] = json::array({json::parse(entry)});
+          f["model"]["merges"] = json::array({ParseJson(entry)});
         },
         "merges [0]");
   }
@@ -118,11 +119,11 @@ TEST(HostileTokenizerJson, EveryWrongPartIsNamed) {
 TEST(HostileTokenizerJson, MergesMayBeStringsOrPairs) {
   json file = SmallTokenizerJson();
   file["model"]["merges"] = json::array({json::array({"a", "b"})});
-  EXPECT_OK(LoadStatus({{"tokenizer.json", file.dump()}}));
+  EXPECT_OK(LoadStatus({{"tokenizer.json", DumpJson(file)}}));
 }
 
 TEST(HostileTokenizerJson, RepeatedPiecesAreRefused) {
-  std::string text = SmallTokenizerJson().dump();
+  std::string text = DumpJson(SmallTokenizerJson());
   const size_t vocab = text.find(R"("vocab":{)");
   ASSERT_NE(vocab, std::string::npos);
   text.insert(vocab + 9, R"("ab":5000,)");
@@ -131,7 +132,7 @@ TEST(HostileTokenizerJson, RepeatedPiecesAreRefused) {
 }
 
 TEST(HostileTokenizerJson, TornAndDeepFilesAreRefused) {
-  const std::string whole = SmallTokenizerJson().dump();
+  const std::string whole = DumpJson(SmallTokenizerJson());
   for (size_t size = 0; size < whole.size(); size += 97) {
     EXPECT_THAT(LoadStatus({{"tokenizer.json", whole.substr(0, size)}}),
                 HasReason(Reason::kModelFileInvalid, HasSubstr("offset")));
@@ -215,7 +216,7 @@ TEST(HostileRanks, EveryWrongLineIsNamed) {
 }
 
 TEST(HostileDirectory, WrongSideFilesAreNamed) {
-  const std::string model = SmallTokenizerJson().dump();
+  const std::string model = DumpJson(SmallTokenizerJson());
   const auto refused = [&](const std::string& name, const std::string& content,
                            const std::string& what) {
     EXPECT_THAT(LoadStatus({{"tokenizer.json", model}, {name, content}}),

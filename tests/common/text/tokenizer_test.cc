@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "common/text/incremental_decoder.h"
 #include "common/text/utf8.h"
 #include "tests/common/text/generated_text.h"
@@ -264,14 +265,13 @@ TEST(PaddedVocabulary, AddedTokensOfTheDirectoryAreFound) {
 std::string NormalizedNamesJson(const std::string& normalizer,
                                 const std::string& pre_tokenizer,
                                 bool special = false) {
-  nlohmann::json file = {
-      {"normalizer", nlohmann::json::parse(normalizer)},
-      {"pre_tokenizer", nlohmann::json::parse(pre_tokenizer)},
-      {"model",
-       {{"type", "BPE"},
-        {"unk_token", "<unk>"},
-        {"vocab", nlohmann::json::object()},
-        {"merges", {"\u2581 a", "a b"}}}}};
+  nlohmann::json file = {{"normalizer", ParseJson(normalizer)},
+                         {"pre_tokenizer", ParseJson(pre_tokenizer)},
+                         {"model",
+                          {{"type", "BPE"},
+                           {"unk_token", "<unk>"},
+                           {"vocab", nlohmann::json::object()},
+                           {"merges", {"\u2581 a", "a b"}}}}};
   int next = 0;
   for (const char* const piece :
        {"<unk>", "\u2581", "a", "b", "c", "X", "<", ">", "n",
@@ -289,7 +289,7 @@ std::string NormalizedNamesJson(const std::string& normalizer,
       {{"id", 17}, {"content", "<l>"}, {"lstrip", true}, {"rstrip", true}},
       {{"id", 18}, {"content", "a<r>"}}};
   if (special) file["added_tokens"][0]["special"] = true;
-  return file.dump();
+  return DumpJson(file);
 }
 
 constexpr char kReplace[] =

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
+
 namespace caravan::gateway {
 namespace {
 
@@ -127,8 +129,7 @@ TEST(ToolCallsTest, ReadsAnyText) {
     if (round % 4 == 1) text += "}}";
     for (const ToolCall& call : ParseToolCalls(text, kTools)) {
       EXPECT_TRUE(MayBecomeToolCalls(text, kTools)) << text;
-      EXPECT_TRUE(nlohmann::json::parse(call.arguments_json).is_object())
-          << text;
+      EXPECT_TRUE(ParseJson(call.arguments_json).is_object()) << text;
     }
   }
 }

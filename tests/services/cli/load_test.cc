@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/json.h"
 #include "services/cli/load_plan.h"
 #include "services/cli/load_report.h"
 #include "services/cli/load_runner.h"
@@ -153,7 +154,7 @@ TEST(LoadRunnerTest, FailuresAreCountedByReason) {
   EXPECT_EQ(report.failed, 100);
   EXPECT_EQ(report.failures.at("QUEUE_FULL"), 100);
   EXPECT_EQ(report.first_token.p50_ms, 0);
-  const auto json = nlohmann::json::parse(ToJson(report));
+  const auto json = ParseJson(ToJson(report));
   EXPECT_EQ(json["failures"]["QUEUE_FULL"], 100);
   EXPECT_THAT(ToText(report), HasSubstr("failed with QUEUE_FULL: 100"));
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/json.h"
 #include "services/tokenizer/chat_template.h"
 #include "services/tokenizer/model_set.h"
 #include "tests/common/text/model_directory.h"
@@ -28,7 +29,7 @@ const absl::Time kNow = absl::FromCivil(
     absl::CivilSecond(2024, 7, 26, 12, 34, 56), absl::UTCTimeZone());
 
 jinja::Value Parse(const ordered_json& json) {
-  auto value = jinja::ParseJson(json.dump());
+  auto value = jinja::ParseJson(DumpJson(json));
   EXPECT_OK(value);
   return value.ok() ? *value : jinja::Value();
 }

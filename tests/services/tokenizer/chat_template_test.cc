@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/json.h"
 #include "common/text/incremental_decoder.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -23,7 +24,7 @@ const absl::Time kNow = absl::FromCivil(
     absl::CivilSecond(2024, 7, 26, 12, 34, 56), absl::UTCTimeZone());
 
 Value Parse(const ordered_json& json) {
-  auto value = jinja::ParseJson(json.dump());
+  auto value = jinja::ParseJson(DumpJson(json));
   EXPECT_OK(value);
   return value.ok() ? *value : Value();
 }

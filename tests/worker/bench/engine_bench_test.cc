@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "worker/bench/engine_report.h"
@@ -67,7 +68,7 @@ TEST(EngineBenchTest, TextAndJsonNameThePoints) {
                        RunEngineBench(options, nullptr));
   EXPECT_THAT(ToText(report), ::testing::HasSubstr("a:fp32/kv:fp32"));
   EXPECT_THAT(ToText(report), ::testing::HasSubstr("cliff"));
-  const nlohmann::json json = nlohmann::json::parse(ToJson(report));
+  const nlohmann::json json = ParseJson(ToJson(report));
   ASSERT_EQ(json["points"].size(), 4u);
   EXPECT_EQ(json["points"][1]["streams"], 3);
   EXPECT_EQ(json["points"][2]["prompt_tokens"], 20);

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/json.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 
@@ -27,7 +28,7 @@ json Minimal() {
 
 absl::StatusOr<ModelConfig> Parse(
     const json& object, const std::vector<std::string>& overrides = {}) {
-  return ParseModelConfig(object.dump(), "config.json", overrides);
+  return ParseModelConfig(DumpJson(object), "config.json", overrides);
 }
 
 // Parses Minimal() with one key changed.

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -50,7 +51,7 @@ std::string Safetensors(const std::vector<Entry>& entries) {
                           {"shape", entry.shape},
                           {"data_offsets", {begin, data.size()}}};
   }
-  const std::string text = header.dump();
+  const std::string text = DumpJson(header);
   return StrCat(testing::Bytes(text.size(), 8), text, data);
 }
 
@@ -75,8 +76,8 @@ std::vector<float> WriteCase(const TemporaryDirectory& directory,
   const std::string module = "model.layers.0.self_attn.q_proj";
   const std::string bytes =
       ReadFile(RepositoryPath("tests/data/formats/quantized.safetensors"));
-  const auto configs = nlohmann::json::parse(
-      ReadFile(RepositoryPath("tests/data/formats/quantized.json")));
+  const auto configs =
+      ParseJson(ReadFile(RepositoryPath("tests/data/formats/quantized.json")));
   std::vector<Entry> entries = {
       Floats("model.norm.weight", {2}, {1, 2}),
       {"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {1}, "0123"}};
@@ -95,9 +96,9 @@ std::vector<float> WriteCase(const TemporaryDirectory& directory,
                        record.dtype_name, record.shape, data});
   }
   directory.Write("model.safetensors", Safetensors(entries));
-  nlohmann::json config = nlohmann::json::parse(kConfig);
+  nlohmann::json config = ParseJson(kConfig);
   config["quantization_config"] = configs[name];
-  directory.Write("config.json", config.dump());
+  directory.Write("config.json", DumpJson(config));
   return expected;
 }
 

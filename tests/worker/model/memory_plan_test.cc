@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -29,7 +30,7 @@ class MemoryPlanTest : public ::testing::Test {
 
   // The plan of a configuration without weights.
   MemoryPlan PlanOf(const nlohmann::json& object) {
-    const auto config = ParseModelConfig(object.dump(), "config.json", {});
+    const auto config = ParseModelConfig(DumpJson(object), "config.json", {});
     EXPECT_OK(config);
     return MakeMemoryPlan(*config, PlannedDType(*config), *backend_,
                           MemoryPlanOptions());
@@ -103,8 +104,7 @@ TEST_F(MemoryPlanTest, ShapesHaveTheParametersOfTheirModels) {
         Case{"llama-3.2-3b", 3'212'749'824}}) {
     ASSERT_OK_AND_ASSIGN(const std::string text,
                          ShapeConfig(c.shape, DType::kBf16));
-    EXPECT_EQ(PlanOf(nlohmann::json::parse(text)).parameters, c.parameters)
-        << c.shape;
+    EXPECT_EQ(PlanOf(ParseJson(text)).parameters, c.parameters) << c.shape;
   }
 }
 
@@ -132,7 +132,7 @@ TEST_F(MemoryPlanTest, KvBytesPerTokenFollowLayersHeadsAndType) {
 
 TEST_F(MemoryPlanTest, BlocksThatFitAreTheMostThatDo) {
   const auto config =
-      ParseModelConfig(Llama3Seventy().dump(), "config.json", {});
+      ParseModelConfig(DumpJson(Llama3Seventy()), "config.json", {});
   ASSERT_OK(config);
   const size_t budget = size_t{10} << 30;
   const int32_t blocks = BlocksThatFit(*config, *backend_, budget, 1 << 20);
@@ -162,11 +162,11 @@ class CpuPlanTest : public ::testing::Test {
   // config.json says of the weights.
   double PlannedGibibytes(const std::string& name, const std::string& weights,
                           const nlohmann::json& quantization) {
-    auto config = nlohmann::json::parse(testing::ReadFile(
+    auto config = ParseJson(testing::ReadFile(
         testing::RepositoryPath(StrCat("tests/data/plans/", name, ".json"))));
     if (!quantization.is_null()) config["quantization_config"] = quantization;
     const testing::TemporaryDirectory directory;
-    directory.Write("config.json", config.dump());
+    directory.Write("config.json", DumpJson(config));
     ModelOptions options;
     options.weights = weights;
     const auto types = ReadWeightTypes(directory.path(), options);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "common/json.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
@@ -33,10 +34,10 @@ struct Tensors {
     for (int i = 7; i >= 0; --i) {
       length = length << 8 | static_cast<uint8_t>(bytes[i]);
     }
-    return {json::parse(bytes.substr(8, length)), bytes.substr(8 + length)};
+    return {ParseJson(bytes.substr(8, length)), bytes.substr(8 + length)};
   }
   std::string Bytes() const {
-    const std::string text = header.dump();
+    const std::string text = DumpJson(header);
     std::string bytes;
     for (int i = 0; i < 8; ++i) {
       bytes += static_cast<char>(text.size() >> (8 * i));

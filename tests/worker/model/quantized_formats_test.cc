@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "common/strings.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -38,7 +39,7 @@ class Vectors {
           testing::RepositoryPath(StrCat("tests/data/formats/", name)));
     };
     bytes_ = read("quantized.safetensors");
-    configs_ = nlohmann::json::parse(read("quantized.json"));
+    configs_ = ParseJson(read("quantized.json"));
     auto tensors = ParseSafetensors(std::as_bytes(std::span(bytes_)), "q.st");
     for (TensorRecord& tensor : *tensors) {
       tensors_[tensor.name] = tensor;
@@ -298,7 +299,7 @@ TEST(QuantizedFormatsTest, BrokenFourBitTensorsAreRefusedByName) {
 
 TEST(QuantizationConfigTest, MethodsAndTheirOlderSpellingsAreRead) {
   const auto parse = [](const char* text) {
-    return *ParseQuantizationConfig(nlohmann::json::parse(text), "c.json");
+    return *ParseQuantizationConfig(ParseJson(text), "c.json");
   };
   const QuantizationConfig gptq =
       parse(R"({"bits":3,"group_size":-1,"desc_act":true})");
@@ -342,7 +343,7 @@ TEST(QuantizationConfigTest, WhatIsNotReadHereIsRefusedByName) {
   };
   for (const Case& c : cases) {
     EXPECT_THAT(
-        ParseQuantizationConfig(nlohmann::json::parse(c.text), "c.json"),
+        ParseQuantizationConfig(ParseJson(c.text), "c.json"),
         HasReason(Reason::kModelFileInvalid,
                   AllOf(HasSubstr("c.json"), HasSubstr("quantization_config"),
                         HasSubstr(c.message))))

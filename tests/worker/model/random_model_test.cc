@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "common/json.h"
 #include "common/text/tokenizer.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
@@ -162,7 +163,7 @@ TEST(RandomModelTest, UnknownShapesAndFullDirectoriesAreRefused) {
 
 TEST(RandomTokenizerTest, PiecesAreDistinctAndEveryMergeMakesOne) {
   for (const int32_t size : {kLeastRandomVocabulary, 512, 32000}) {
-    const auto json = nlohmann::json::parse(RandomTokenizerJson(size));
+    const auto json = ParseJson(RandomTokenizerJson(size));
     const auto& vocab = json["model"]["vocab"];
     const auto& merges = json["model"]["merges"];
     EXPECT_EQ(vocab.size(), static_cast<size_t>(size) - 6);

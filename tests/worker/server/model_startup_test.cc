@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/json.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temporary_directory.h"
@@ -82,8 +83,7 @@ absl::Status StartWithRows(int rows) {
   const std::string demo = RepositoryPath("deploy/demo-model");
   const TemporaryDirectory directory;
   std::filesystem::copy(demo, directory.path());
-  nlohmann::json config =
-      nlohmann::json::parse(ReadFile(demo + "/config.json"));
+  nlohmann::json config = ParseJson(ReadFile(demo + "/config.json"));
   config["vocab_size"] = rows;
   std::ofstream(directory.path() + "/config.json") << config;
   WorkerOptions options = DemoOptions();
@@ -155,8 +155,8 @@ struct Golden {
 };
 
 Golden ReadGolden(const std::string& name) {
-  const auto file = nlohmann::json::parse(
-      ReadFile(RepositoryPath("deploy/demo-model/goldens.json")));
+  const auto file =
+      ParseJson(ReadFile(RepositoryPath("deploy/demo-model/goldens.json")));
   for (const auto& prompt : file["prompts"]) {
     if (prompt["name"] != name) continue;
     return {prompt["input_ids"].get<std::vector<int32_t>>(),

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "common/json.h"
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
 #include "worker/ops/reference/reference_backend.h"
@@ -23,7 +24,7 @@ constexpr SequenceId kSequence = 3;
 
 std::vector<TokenId> GoldenIds(const std::string& model,
                                const std::string& key) {
-  const auto golden = nlohmann::json::parse(testing::ReadFile(
+  const auto golden = ParseJson(testing::ReadFile(
       testing::RepositoryPath("tests/data/tiny/" + model + "/goldens.json")));
   return golden[key].get<std::vector<TokenId>>();
 }
