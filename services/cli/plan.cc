@@ -28,6 +28,7 @@ namespace {
 struct PlanOptions {
   std::string directory;
   std::string device = "auto";
+  std::string profile = "exact";
   std::string activations = "auto";
   std::string kv = "auto";
   std::vector<std::string> overrides;
@@ -40,8 +41,20 @@ struct PlanOptions {
 
 constexpr int32_t kBlockTokens = 16;
 
+absl::Status CheckProfile(const PlanOptions& options) {
+  if (options.profile != "exact" && options.profile != "fast") {
+    return FieldError("--profile", "exact or fast", options.profile);
+  }
+  if (options.profile == "fast" && options.device != "cuda") {
+    return UnsupportedError("--profile=fast", "it needs --device cuda");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
-    const std::string& device, const worker::NumericsOptions& numerics) {
+    const PlanOptions& options, const worker::NumericsOptions& numerics) {
+  const std::string& device = options.device;
+  CARAVAN_RETURN_IF_ERROR(CheckProfile(options));
   if (device == "reference") return worker::MakeReferenceBackend(numerics);
   if (device == "auto" || device == "cpu") {
     return worker::MakeCpuBackend({.numerics = numerics});
@@ -49,6 +62,7 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
   if (device == "cuda") {  // a plan needs no device
     worker::CudaOptions cuda;
     cuda.numerics = numerics;
+    if (options.profile == "fast") cuda.profile = worker::CudaProfile::kFast;
     return worker::MakeCudaPlanner(cuda);
   }
   return FieldError("--device", "auto, cpu, reference or cuda", device);
@@ -56,7 +70,7 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
 
 absl::StatusOr<std::unique_ptr<worker::Backend>> MakeRanks(
     const PlanOptions& options, const worker::NumericsOptions& numerics) {
-  if (options.ranks == 1) return MakeBackend(options.device, numerics);
+  if (options.ranks == 1) return MakeBackend(options, numerics);
   if (options.device == "cuda") {
     return UnsupportedError(StrCat("--ranks=", options.ranks),
                             "ranks compute on the processor's cores");
@@ -66,9 +80,7 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeRanks(
   ranks.threads = options.ranks;
   ranks.numerics = numerics;
   ranks.nodes = {worker::AllowedCores()};
-  ranks.make_rank = [&](int, bool) {
-    return MakeBackend(options.device, numerics);
-  };
+  ranks.make_rank = [&](int, bool) { return MakeBackend(options, numerics); };
   return worker::RankBackend::Create(ranks);
 }
 
@@ -201,6 +213,7 @@ Command AddPlan(CLI::App& root) {
   const auto options = std::make_shared<PlanOptions>();
   app->add_option("DIR", options->directory, "Model directory")->required();
   app->add_option("--device", options->device, "auto, cpu, reference or cuda");
+  app->add_option("--profile", options->profile, "exact, or on cuda fast");
   app->add_option("--activations", options->activations, "As the worker's");
   app->add_option("--kv", options->kv, "As the worker's");
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")

@@ -7,7 +7,7 @@ import sys
 HOT = ("MmaGemmKernel", "MmaAttendKernel", "CombineKernel", "NormKernel",
        "LogitStatsKernel", "WeightBucketsKernel", "WeightSharesKernel",
        "PickTokenKernel", "RankKernel",
-       "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
+       "RoundRowsKernel", "FinishProductKernel", "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
        "ReadCeilingKernel", "MmaCeilingKernel")
 FORBIDDEN = re.compile(
     r"wgmma.*serialized|setmaxnreg.*ignored|C75(08|09|10)", re.IGNORECASE)

@@ -67,6 +67,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
     CudaOptions cuda;
     cuda.numerics = numerics;
     cuda.graphs = options.cuda_graphs;
+    cuda.library_check_tokens = options.library_check_tokens;
+    cuda.gemm_algorithms = options.gemm_algorithms;
+    if (options.profile == "fast") cuda.profile = CudaProfile::kFast;
     return MakeCudaBackend(cuda);
   }
   return MakeCpuBackend({.numerics = numerics,

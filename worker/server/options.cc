@@ -32,9 +32,29 @@ absl::Status CheckOneOf(std::string_view flag, const std::string& value,
   return FieldError(flag, StrCat("one of ", list), value);
 }
 
+absl::Status CheckProfile(const WorkerOptions& o) {
+  CARAVAN_RETURN_IF_ERROR(
+      CheckOneOf("--profile", o.profile, {"exact", "fast"}));
+  if (o.profile == "fast" && o.device != "cuda") {
+    return UnsupportedError("--profile=fast", "it needs --device cuda");
+  }
+  CARAVAN_RETURN_IF_ERROR(
+      CheckRange("--library-check", o.library_check_tokens, 0, 4096));
+  if (o.library_check_tokens > 0 &&
+      (o.profile == "fast" || o.device != "cuda")) {
+    return UnsupportedError("--library-check",
+                            "it is of --device cuda --profile exact");
+  }
+  if (!o.gemm_algorithms.empty() && o.profile != "fast") {
+    return UnsupportedError("--gemm-algorithms", "it needs --profile fast");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckKinds(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(
       CheckOneOf("--device", o.device, {"auto", "cpu", "reference", "cuda"}));
+  CARAVAN_RETURN_IF_ERROR(CheckProfile(o));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf("--activations", o.activations,
                                      {"auto", "fp32", "bf16", "int8"}));
   CARAVAN_RETURN_IF_ERROR(
@@ -213,6 +233,13 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--ranks", o.ranks,
                  "Tensor-parallel ranks that share the threads out: 1, 2, 4, "
                  "8");
+  app.add_option("--profile", o.profile,
+                 "exact, or on cuda fast: bits depend on the batch");
+  app.add_option("--gemm-algorithms", o.gemm_algorithms,
+                 "File that keeps what --profile fast measures at start");
+  app.add_option("--library-check", o.library_check_tokens,
+                 "Tokens up to which products may be the library's on cuda "
+                 "where a check finds its bits equal; 0: none");
   app.add_flag("--cuda-graphs,!--no-cuda-graphs", o.cuda_graphs,
                "Replay decode steps as CUDA graphs");
   app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");

@@ -39,13 +39,22 @@ struct WorkerOptions {
   std::string kv = "auto";           // --kv auto|fp32|bf16|fp16|q8_0
   std::string weights = "keep";      // --weights keep|bf16|q8_0|q4_0
 
+  // --profile exact|fast. Fast, on cuda only: products by the device's library,
+  // whose bits depend on the batch; a class of its own.
+  std::string profile = "exact";
+
   // How it computes: parameters that affect performance only.
   int32_t threads = 0;  // --threads; 0: one per core
   bool pin = false;     // --pin: binds threads to cores
   // --ranks, 1, 2, 4 or 8: tensor-parallel parts that share the threads out,
   // spread over the NUMA nodes. Not on cuda.
   int32_t ranks = 1;
-  bool cuda_graphs = true;        // --no-cuda-graphs: launches one by one
+  bool cuda_graphs = true;  // --no-cuda-graphs: launches one by one
+  // --library-check TOKENS, [0, 4096], on cuda in the exact profile: products
+  // of up to so many tokens are the library's for shapes whose bits it gives
+  int32_t library_check_tokens = 0;
+  // --gemm-algorithms FILE: what --profile fast measures, kept; "": nowhere
+  std::string gemm_algorithms;
   int32_t max_running = 64;       // --max-running, sequences, [1, 4096]
   int32_t max_step_tokens = 512;  // --max-step-tokens, [1, 65536]
   // --max-prefill-chunk, [1, prefill tokens]

@@ -105,6 +105,7 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   };
   EXPECT_THAT(refusal([](O& o) { o.model_directory = ""; }), bad("--model"));
   EXPECT_THAT(refusal([](O& o) { o.device = "tpu"; }), bad("--device"));
+  EXPECT_THAT(refusal([](O& o) { o.profile = "slow"; }), bad("--profile"));
   EXPECT_THAT(refusal([](O& o) { o.activations = "fp8"; }),
               bad("--activations"));
   EXPECT_THAT(refusal([](O& o) { o.kv = "int4"; }), bad("--kv"));

@@ -1,5 +1,6 @@
 #include "worker/ops/cuda/cuda_backend.h"
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "worker/ops/cuda/device_products.h"
 #include "worker/ops/cuda/device_sampler.h"
 #include "worker/ops/cuda/geometry.h"
+#include "worker/ops/cuda/library_check.h"
 #include "worker/ops/cuda/recording_device.h"
 #include "worker/ops/cuda/step_inputs.h"
 #include "worker/ops/cuda/storage.h"
@@ -21,6 +23,8 @@ namespace caravan::worker::cuda {
 namespace {
 
 using Slot = StepInputsOnDevice::Slot;
+
+constexpr PackPolicy kForLibrary = {.tensor_cores = true, .library = true};
 
 struct DeviceArena final : Arena {
   DeviceBuffer buffer;
@@ -51,12 +55,24 @@ class CudaBackend final : public Backend {
         device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
-        products_(device_.get()),
+        products_(device_.get(),
+                  fast() ? ProductsBy::kLibrary : ProductsBy::kKernels),
         attention_(device_.get(), split_keys()),
         qkv_(device_.get()) {}
 
+  // For the fast profile, and checked shapes of the exact one.
+  absl::Status OpenLibrary(const Clock& clock) {
+    CARAVAN_ASSIGN_OR_RETURN(
+        tuner_, GemmTuner::Create(
+                    device_.get(), &clock,
+                    {.file = options_.gemm_algorithms, .ordered = !fast()}));
+    products_.UseLibrary(tuner_.get());
+    return absl::OkStatus();
+  }
+
   std::string NumericsClass(WeightTypes weights) const override {
-    return StrCat("cuda-", device_->architecture(), "/w:", Name(weights),
+    return StrCat("cuda-", device_->architecture(), fast() ? "-fast" : "",
+                  "/w:", Name(weights),
                   "/a:", Name(options_.numerics.activations),
                   "/kv:", Name(options_.numerics.kv), "/v1");
   }
@@ -64,7 +80,7 @@ class CudaBackend final : public Backend {
   size_t PackedBytes(std::span<const RawMatrix> parts,
                      const PackSpec& spec) const override {
     return DeviceBuffer::AllocatedBytes(
-        LayoutOf(parts, spec, tensor_cores()).bytes());
+        LayoutOf(parts, spec, policy()).bytes());
   }
   size_t KvBytes(const KvSpec& spec) const override {
     return CacheBytes(spec, options_.numerics.kv, fragment_cache());
@@ -114,6 +130,23 @@ class CudaBackend final : public Backend {
   absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
 
  private:
+  absl::StatusOr<std::unique_ptr<CudaMatrix>> PackAs(
+      std::span<const RawMatrix> parts, const PackSpec& spec,
+      PackPolicy policy) {
+    return PackMatrix(parts, spec, policy, options_.staging_bytes, staging_,
+                      device_.get());
+  }
+  // Whether the exact profile would let the library multiply, if its bits are
+  // equal: nothing but rows stored as they are, and the same memory.
+  bool ChecksLibrary(std::span<const RawMatrix> parts,
+                     const PackSpec& spec) const;
+  // The matrix for the library where that has the bits of our kernels, else
+  // for them.
+  absl::StatusOr<std::unique_ptr<CudaMatrix>> PackChecked(
+      std::span<const RawMatrix> parts, const PackSpec& spec);
+
+  bool fast() const { return options_.profile == CudaProfile::kFast; }
+  PackPolicy policy() const { return {tensor_cores(), fast()}; }
   bool tensor_cores() const {
     return options_.numerics.activations == ActivationType::kBf16;
   }
@@ -131,7 +164,10 @@ class CudaBackend final : public Backend {
   const std::unique_ptr<RecordingDevice> device_;
   StepInputsOnDevice inputs_;
   DeviceSampler sampler_;
+  std::unique_ptr<GemmTuner> tuner_;
   DeviceProducts products_;
+  // By rows and columns: up to how many tokens the library's bits are ours.
+  std::map<std::pair<int64_t, int64_t>, int32_t> equal_tokens_;
   DeviceAttention attention_;
   Scratch qkv_;
   int64_t reserved_tokens_ = 0;  // of a step
@@ -139,7 +175,7 @@ class CudaBackend final : public Backend {
 };
 
 size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
-  return DeviceProducts::ScratchBytes(spec) +
+  return products_.ScratchBytes(spec) +
          DeviceBuffer::AllocatedBytes(
              QkvBytes(spec.max_tokens, spec.qkv_rows)) +
          DeviceAttention::ScratchBytes(spec) + SamplerBytes(spec);
@@ -186,8 +222,47 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::Pack(
   if (spec.owned != OwnedSegments()) {
     return UnsupportedError("--ranks", "cuda packs all segments of a matrix");
   }
-  return PackMatrix(parts, spec, tensor_cores(), options_.staging_bytes,
-                    staging_, device_.get());
+  if (ChecksLibrary(parts, spec)) return PackChecked(parts, spec);
+  CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix,
+                           PackAs(parts, spec, policy()));
+  products_.Note(*matrix, spec.kind);
+  return matrix;
+}
+
+bool CudaBackend::ChecksLibrary(std::span<const RawMatrix> parts,
+                                const PackSpec& spec) const {
+  if (fast() || options_.library_check_tokens == 0 || tuner_ == nullptr ||
+      (spec.kind != PackKind::kQkv && spec.kind != PackKind::kHead)) {
+    return false;
+  }
+  const MatrixLayout layout = LayoutOf(parts, spec, kForLibrary);
+  return layout.library &&
+         layout.bytes() == LayoutOf(parts, spec, policy()).bytes();
+}
+
+absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaBackend::PackChecked(
+    std::span<const RawMatrix> parts, const PackSpec& spec) {
+  const MatrixLayout layout = LayoutOf(parts, spec, kForLibrary);
+  const std::pair shape(layout.rows, layout.segments.columns());
+  const auto known = equal_tokens_.find(shape);
+  if (known != equal_tokens_.end() && known->second == 0) {
+    return PackAs(parts, spec, policy());
+  }
+  CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> library,
+                           PackAs(parts, spec, kForLibrary));
+  if (known == equal_tokens_.end()) {
+    CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> ours,
+                             PackAs(parts, spec, policy()));
+    DeviceProducts products(device_.get(), ProductsBy::kKernels);
+    products.UseLibrary(tuner_.get());
+    CARAVAN_ASSIGN_OR_RETURN(
+        equal_tokens_[shape],
+        TokensOfEqualBits(device_.get(), products, *ours, *library,
+                          options_.library_check_tokens));
+    if (equal_tokens_[shape] == 0) return ours;
+  }
+  library->library_tokens = equal_tokens_[shape];
+  return library;
 }
 
 absl::StatusOr<std::unique_ptr<KvStorage>> CudaBackend::AllocateKv(
@@ -370,14 +445,42 @@ absl::Status CudaBackend::CopyBlocks(const CopyBlocksArgs& args) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
-    std::unique_ptr<Device> device, const CudaOptions& options) {
+absl::Status CheckOptions(const CudaOptions& options) {
   if (options.numerics.activations == ActivationType::kInt8) {
     return UnsupportedError("--activations=int8",
                             "the cuda backend has fp32 and bf16 activations");
   }
+  if (options.profile == CudaProfile::kFast &&
+      options.numerics.activations != ActivationType::kBf16) {
+    return UnsupportedError("--profile=fast",
+                            "it multiplies bf16 activations; use "
+                            "--activations=bf16 or --profile=exact");
+  }
+  const int32_t check = options.library_check_tokens;
+  if (check < 0 || check > kMaxGemmTokens) {
+    return FieldError("--library-check", StrCat("in [0, ", kMaxGemmTokens, "]"),
+                      StrCat(check));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
+    std::unique_ptr<Device> device, const CudaOptions& options,
+    const Clock& clock) {
+  CARAVAN_RETURN_IF_ERROR(CheckOptions(options));
+  auto backend = std::make_unique<CudaBackend>(std::move(device), options);
+  if (options.profile == CudaProfile::kFast ||
+      options.library_check_tokens > 0) {
+    CARAVAN_RETURN_IF_ERROR(backend->OpenLibrary(clock));
+  }
+  return backend;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakePlannerOn(
+    std::unique_ptr<Device> device, const CudaOptions& options) {
+  CARAVAN_RETURN_IF_ERROR(CheckOptions(options));
   return std::make_unique<CudaBackend>(std::move(device), options);
 }
 

@@ -14,16 +14,33 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "common/clock.h"
 #include "worker/ops/backend.h"
 #include "worker/ops/cuda/device.h"
+#include "worker/ops/cuda/device_ceilings.h"
 
 namespace caravan::worker {
 
+// What a step's products promise.
+enum class CudaProfile {
+  kExact,  // a token's bits do not depend on what else is in the step
+  kFast,   // they may: matrices of bf16 are the device's library's; a class of
+           // its own
+};
+
 struct CudaOptions {
   NumericsOptions numerics = {ActivationType::kBf16, DType::kBf16};
+  CudaProfile profile = CudaProfile::kExact;
+  // Fast: where measured algorithms are kept (gemm_algorithms.h); "": nowhere.
+  std::string gemm_algorithms = {};
   int32_t device = 0;  // ordinal
+  // Exact: products of up to so many tokens with qkv and the head are the
+  // library's for shapes whose bits are found equal to our kernels' when they
+  // are packed (library_check.h), in [0, kMaxGemmTokens]; 0: none are.
+  int32_t library_check_tokens = 0;
   // Piece in which weights are uploaded.
   size_t staging_bytes = size_t{32} << 20;
   // Steps that only decode are padded to buckets (graph_buckets.h) and replayed
@@ -33,9 +50,15 @@ struct CudaOptions {
 };
 
 // On the machine's device. Errors: kUnsupportedParameter where this build has
-// no CUDA, the machine no such device, or activations are int8.
+// no CUDA, the machine no such device, activations are int8, or the profile is
+// fast without bf16 activations or without the library. Those of the file of
+// algorithms.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     const CudaOptions& options);
+
+// What the machine's device can do, with the defaults of CeilingOptions. Error:
+// kUnsupportedParameter as above.
+absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t device);
 
 // The same without a device: it says what will be allocated, and no more.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaPlanner(
@@ -43,8 +66,12 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaPlanner(
 
 namespace cuda {
 
-// On a given device.
+// On a given device. `clock` must outlive the backend.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
+    std::unique_ptr<Device> device, const CudaOptions& options,
+    const Clock& clock = SystemClock::Get());
+// One that is asked for plans only, and may have no library.
+absl::StatusOr<std::unique_ptr<Backend>> MakePlannerOn(
     std::unique_ptr<Device> device, const CudaOptions& options);
 
 // Partial results of attention at once (geometry.h).

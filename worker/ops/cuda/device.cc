@@ -3,17 +3,26 @@
 #include <cstring>
 #include <utility>
 
+#include "common/status/errors.h"
 #include "common/status/status_macros.h"
 
 namespace caravan::worker::cuda {
 
-void LaunchList::Add(int index, const LaunchShape& shape, const void* args) {
+void LaunchList::AddBytes(int index, const LaunchShape& shape, const void* args,
+                          size_t bytes) {
   // Each on a border that suits any argument.
   const size_t begin = (args_.size() + 15) / 16 * 16;
-  const size_t bytes = AllKernels::kArgsBytes[index];
   args_.resize(begin + bytes);
   std::memcpy(args_.data() + begin, args, bytes);
   launches_.push_back({index, shape, begin});
+}
+
+void LaunchList::Add(int index, const LaunchShape& shape, const void* args) {
+  AddBytes(index, shape, args, AllKernels::kArgsBytes[index]);
+}
+
+void LaunchList::Add(const LibraryGemm& gemm) {
+  AddBytes(kLibraryGemm, {}, &gemm, sizeof(gemm));
 }
 
 void LaunchList::clear() {
@@ -23,10 +32,26 @@ void LaunchList::clear() {
 
 absl::Status LaunchList::LaunchOn(Device& device) const {
   for (const Launch& launch : launches_) {
-    CARAVAN_RETURN_IF_ERROR(device.LaunchIndex(launch.index, launch.shape,
-                                               args_.data() + launch.args));
+    const std::byte* const args = args_.data() + launch.args;
+    if (launch.index == kLibraryGemm) {
+      LibraryGemm gemm;
+      std::memcpy(&gemm, args, sizeof(gemm));
+      CARAVAN_RETURN_IF_ERROR(device.Multiply(gemm));
+    } else {
+      CARAVAN_RETURN_IF_ERROR(
+          device.LaunchIndex(launch.index, launch.shape, args));
+    }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<GemmLibrary*> Device::gemm_library() {
+  return UnsupportedError("--profile=fast",
+                          "this device has no library of products");
+}
+
+absl::Status Device::Multiply(const LibraryGemm&) {
+  return gemm_library().status();
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept {

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/ops/cuda/gemm_library.h"
 #include "worker/ops/cuda/kernels/kernel_list.h"
 
 namespace caravan::worker::cuda {
@@ -38,10 +39,12 @@ void ClearPadding([[maybe_unused]] T& value) {
 
 class Device;
 
-// Launches that were put off: kernels, grids and copies of their arguments.
+// Launches that were put off: kernels, grids and copies of their arguments, and
+// products of the library.
 class LaunchList {
  public:
   void Add(int index, const LaunchShape& shape, const void* args);
+  void Add(const LibraryGemm& gemm);
   void clear();
   size_t size() const { return launches_.size(); }
   absl::Status LaunchOn(Device& device) const;
@@ -49,6 +52,8 @@ class LaunchList {
   friend bool operator==(const LaunchList&, const LaunchList&) = default;
 
  private:
+  // In place of a kernel's index.
+  static constexpr int kLibraryGemm = -1;
   struct Launch {
     int index;
     LaunchShape shape;
@@ -56,6 +61,9 @@ class LaunchList {
 
     friend bool operator==(const Launch&, const Launch&) = default;
   };
+  void AddBytes(int index, const LaunchShape& shape, const void* args,
+                size_t bytes);
+
   std::vector<Launch> launches_;
   std::vector<std::byte> args_;
 };
@@ -95,6 +103,11 @@ class Device {
   // Starts kernel `index` of AllKernels; `args` are its Args.
   virtual absl::Status LaunchIndex(int index, const LaunchShape& shape,
                                    const void* args) = 0;
+  // Products by the device's own library. kUnsupportedParameter, saying what
+  // is missing, where there is none (by default).
+  virtual absl::StatusOr<GemmLibrary*> gemm_library();
+  // Starts a product of gemm_library().
+  virtual absl::Status Multiply(const LibraryGemm& gemm);
   // The list's launches as one; its arguments are copied.
   virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) = 0;

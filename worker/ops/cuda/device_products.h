@@ -5,11 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/ops/backend.h"
 #include "worker/ops/cuda/device.h"
+#include "worker/ops/cuda/gemm_tuner.h"
 #include "worker/ops/cuda/geometry.h"
 #include "worker/ops/cuda/step_inputs.h"
 #include "worker/ops/cuda/storage.h"
@@ -24,16 +27,32 @@ struct NormInput {
   float epsilon = 0;
 };
 
+// Who multiplies matrices of bf16.
+enum class ProductsBy {
+  kKernels,  // ours: a row's bits do not depend on the others
+  kLibrary,  // the device's library, where it takes the shape
+};
+
 // One caller at a time. Operands are good until the next one is made.
 class DeviceProducts {
  public:
-  explicit DeviceProducts(Device* device)
-      : device_(*device), operands_(device) {}
+  DeviceProducts(Device* device, ProductsBy by)
+      : device_(*device), by_(by), operands_(device), products_(device) {}
 
-  // What Reserve allocates for steps of `spec`.
-  static size_t ScratchBytes(const ScratchSpec& spec);
+  // For matrices that are packed for the library.
+  void UseLibrary(GemmTuner* tuner) { tuner_ = tuner; }
+
+  // What Reserve allocates for steps of `spec`, and the library's workspace.
+  size_t ScratchBytes(const ScratchSpec& spec) const;
+  // Where the library multiplies, also measures its algorithms for the
+  // matrices that were noted.
   absl::Status Reserve(const ScratchSpec& spec);
-  size_t scratch_bytes() const { return operands_.bytes(); }
+  size_t scratch_bytes() const {
+    return operands_.bytes() + products_.bytes() + workspace_bytes();
+  }
+
+  // That products with this matrix, of a kind, will be wanted.
+  void Note(const CudaMatrix& w, PackKind kind);
 
   // The norm of `rows` rows, as `w` takes it.
   absl::StatusOr<DeviceView> Norm(const NormInput& input, int64_t rows,
@@ -48,6 +67,10 @@ class DeviceProducts {
  private:
   absl::Status MultiplyChains(const DeviceView& x, int64_t tokens,
                               const CudaMatrix& w, const Epilogue& epilogue);
+  absl::Status MultiplyByLibrary(const DeviceView& x, int64_t tokens,
+                                 const CudaMatrix& w, const Epilogue& epilogue);
+  absl::Status FinishProduct(const DeviceView& y, int64_t tokens,
+                             const Epilogue& epilogue);
   absl::Status MultiplyMma(const DeviceView& x, int64_t tokens,
                            const CudaMatrix& w, const Epilogue& epilogue);
   template <int kTokenTiles>
@@ -55,8 +78,24 @@ class DeviceProducts {
                          int64_t tokens, const CudaMatrix& w,
                          const Epilogue& epilogue);
 
+  size_t workspace_bytes() const {
+    return by_ == ProductsBy::kLibrary ? kGemmWorkspaceBytes : 0;
+  }
+  absl::Status Measure(int64_t max_tokens);
+  absl::Status FillOperands();
+
+  // A matrix that products are measured with.
+  struct Noted {
+    LibraryGemm gemm;
+    std::weak_ptr<const int> alive;
+  };
+
   Device& device_;
+  const ProductsBy by_;
+  GemmTuner* tuner_ = nullptr;
+  std::vector<Noted> noted_;
   Scratch operands_;
+  Scratch products_;  // of the library, before their epilogue
 };
 
 }  // namespace caravan::worker::cuda

@@ -15,6 +15,7 @@
 #include "common/strings.h"
 #include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/cuda/kernels.h"
+#include "worker/ops/cuda/nvidia_gemm_library.h"
 
 namespace caravan::worker {
 namespace cuda {
@@ -122,6 +123,8 @@ class NvidiaDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<GemmLibrary*> gemm_library() override;
+  absl::Status Multiply(const LibraryGemm& gemm) override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;
@@ -141,6 +144,7 @@ class NvidiaDevice final : public Device {
   int multiprocessors_ = 0;
   int64_t most_shared_bytes_ = 0;  // of a block
   Stream stream_;
+  std::unique_ptr<GemmLibrary> library_;  // opened when it is asked for
   std::array<PinnedBuffer, kPinnedCount> pinned_;
   size_t next_pinned_ = 0;
   std::map<const std::byte*, size_t> memory_;  // by end
@@ -291,6 +295,20 @@ absl::Status NvidiaDevice::LaunchIndex(int index, const LaunchShape& shape,
   return Sticky(StatusOf(error, StrCat("launch of kernel ", index)));
 }
 
+absl::StatusOr<GemmLibrary*> NvidiaDevice::gemm_library() {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  if (library_ == nullptr) {
+    CARAVAN_ASSIGN_OR_RETURN(library_,
+                             OpenNvidiaGemmLibrary(ordinal_, stream_.get()));
+  }
+  return library_.get();
+}
+
+absl::Status NvidiaDevice::Multiply(const LibraryGemm& gemm) {
+  CARAVAN_ASSIGN_OR_RETURN(GemmLibrary* const library, gemm_library());
+  return Sticky(library->Run(gemm));
+}
+
 // The stream records instead of running; it must be left recording nothing.
 absl::StatusOr<std::unique_ptr<DeviceGraph>> NvidiaDevice::Instantiate(
     const LaunchList& launches) {
@@ -348,6 +366,13 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
                            cuda::OpenNvidiaDevice(options.device));
   return cuda::MakeBackendOn(std::move(device), options);
+}
+
+absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t device) {
+  CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> opened,
+                           cuda::OpenNvidiaDevice(device));
+  return cuda::MeasureCeilings(opened.get(), SystemClock::Get(),
+                               cuda::CeilingOptions());
 }
 
 }  // namespace caravan::worker

@@ -43,7 +43,7 @@ absl::Status PlanningDevice::Synchronize() { return Refusal(); }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaPlanner(
     const CudaOptions& options) {
-  return cuda::MakeBackendOn(std::make_unique<cuda::PlanningDevice>(), options);
+  return cuda::MakePlannerOn(std::make_unique<cuda::PlanningDevice>(), options);
 }
 
 }  // namespace caravan::worker

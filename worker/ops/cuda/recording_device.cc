@@ -71,6 +71,13 @@ absl::Status RecordingDevice::LaunchIndex(int index, const LaunchShape& shape,
   return absl::OkStatus();
 }
 
+absl::Status RecordingDevice::Multiply(const LibraryGemm& gemm) {
+  CARAVAN_RETURN_IF_ERROR(failure_);
+  if (!key_) return device_->Multiply(gemm);
+  launches_.Add(gemm);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<DeviceGraph>> RecordingDevice::Instantiate(
     const LaunchList& launches) {
   return device_->Instantiate(launches);

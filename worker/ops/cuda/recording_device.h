@@ -48,6 +48,10 @@ class RecordingDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<GemmLibrary*> gemm_library() override {
+    return device_->gemm_library();
+  }
+  absl::Status Multiply(const LibraryGemm& gemm) override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;

@@ -104,16 +104,20 @@ size_t MatrixLayout::bytes() const {
 }
 
 MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                      bool tensor_cores) {
+                      PackPolicy policy) {
   MatrixLayout layout;
   layout.kind = spec.kind;
   layout.dtype = PlainTypeOf(parts);
-  layout.fragments = tensor_cores && layout.dtype == DType::kBf16 &&
-                     spec.kind != PackKind::kEmbedding;
   for (const RawMatrix& part : parts) layout.rows += part.rows;
   const int64_t cols = parts[0].cols;
-  layout.segments = HasSegments(spec.kind) ? EightSegments(cols, spec.unit)
-                                           : OneSegment(cols);
+  const bool multiplies = policy.tensor_cores && layout.dtype == DType::kBf16 &&
+                          spec.kind != PackKind::kEmbedding;
+  layout.library = multiplies && policy.library &&
+                   layout.rows % kLibraryUnit == 0 && cols % kLibraryUnit == 0;
+  layout.fragments = multiplies && !layout.library;
+  layout.segments = HasSegments(spec.kind) && !layout.library
+                        ? EightSegments(cols, spec.unit)
+                        : OneSegment(cols);
   layout.row_tiles = spec.kind == PackKind::kGateUp
                          ? CeilDiv(parts[0].rows, kMmaRows / 2)
                          : CeilDiv(layout.rows, kMmaRows);
@@ -131,15 +135,19 @@ Weights CudaMatrix::weights() const {
 }
 
 absl::StatusOr<std::unique_ptr<CudaMatrix>> PackMatrix(
-    std::span<const RawMatrix> parts, const PackSpec& spec, bool tensor_cores,
+    std::span<const RawMatrix> parts, const PackSpec& spec, PackPolicy policy,
     size_t staging_bytes, DeviceBuffer& staging, Device* device) {
   auto matrix = std::make_unique<CudaMatrix>();
-  matrix->layout = LayoutOf(parts, spec, tensor_cores);
+  matrix->layout = LayoutOf(parts, spec, policy);
   matrix->rows = matrix->layout.rows;
   matrix->cols = parts[0].cols;
   CARAVAN_ASSIGN_OR_RETURN(
       matrix->buffer, DeviceBuffer::Allocate(device, matrix->layout.bytes()));
   matrix->bytes = matrix->buffer.bytes();
+  if (matrix->layout.library) {
+    matrix->library_tokens = kMaxGemmTokens;
+    matrix->alive = std::make_shared<const int>();
+  }
   Packer packer(matrix->layout, staging_bytes, staging, device, *matrix);
   int64_t begin = 0;
   for (size_t i = 0; i < parts.size(); ++i) {

@@ -18,6 +18,7 @@ struct MatrixLayout {
   PackKind kind = PackKind::kQkv;
   DType dtype = DType::kFp32;
   bool fragments = false;  // for tensor cores, else plain rows
+  bool library = false;    // plain rows of bf16 for the device's library
   int64_t rows = 0;
   SegmentTable segments;
   int64_t row_tiles = 0;  // of 16 packed rows, where there are fragments
@@ -25,15 +26,22 @@ struct MatrixLayout {
   size_t bytes() const;
 };
 
-// `tensor_cores`: matrices of bf16 throughout, but those whose rows are only
-// looked up, become fragments. Others keep their plain type, and all else is
-// widened to fp32.
+// What matrices of bf16 throughout become, but those whose rows are only looked
+// up. Others keep their plain type, and all else is widened to fp32.
+struct PackPolicy {
+  bool tensor_cores = false;  // fragments
+  bool library = false;       // rows for the library, where it takes them
+};
 MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                      bool tensor_cores);
+                      PackPolicy policy);
 
 struct CudaMatrix final : PackedMatrix {
   MatrixLayout layout;
   DeviceBuffer buffer;
+  // Of a matrix for the library: the most tokens of a product, and what expires
+  // with the matrix.
+  int32_t library_tokens = 0;
+  std::shared_ptr<const int> alive;
 
   Weights weights() const;
 };
@@ -41,7 +49,7 @@ struct CudaMatrix final : PackedMatrix {
 // Uploads in pieces of at most `staging_bytes` (at least a row), turned into
 // fragments on the device. `staging` is kept by the caller for the next matrix.
 absl::StatusOr<std::unique_ptr<CudaMatrix>> PackMatrix(
-    std::span<const RawMatrix> parts, const PackSpec& spec, bool tensor_cores,
+    std::span<const RawMatrix> parts, const PackSpec& spec, PackPolicy policy,
     size_t staging_bytes, DeviceBuffer& staging, Device* device);
 
 struct CudaKv final : KvStorage {

@@ -9,4 +9,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
                           "this build has no CUDA backend; use cpu");
 }
 
+absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t) {
+  return UnsupportedError("--device=cuda",
+                          "this build has no CUDA backend; use cpu");
+}
+
 }  // namespace caravan::worker

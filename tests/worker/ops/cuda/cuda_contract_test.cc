@@ -43,14 +43,17 @@ std::string NameOf(Where where) {
   return "";
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> Cuda(Where where,
-                                              const NumericsOptions& numerics) {
+absl::StatusOr<std::unique_ptr<Backend>> Cuda(
+    Where where, const NumericsOptions& numerics,
+    CudaProfile profile = CudaProfile::kExact) {
   CudaOptions options;
   options.numerics = numerics;
+  options.profile = profile;
   options.staging_bytes = 4096;  // so that matrices come in several pieces
   if (where == Where::kMachine) return MakeCudaBackend(options);
   cuda::EmulatedOptions emulated;
   emulated.descending = where == Where::kEmulatedDescending;
+  emulated.library.emplace();
   return cuda::MakeBackendOn(std::make_unique<cuda::EmulatedDevice>(emulated),
                              options);
 }
@@ -200,6 +203,15 @@ TEST_P(CudaContract, TensorCoresAreNearTheReference) {
   const std::vector<TrialSequence> sequences = {{0, 1}, {20, 1}, {15, 9}};
   ExpectNear(Reference(kBf16, WeightType::kBf16, sequences),
              Actual(kBf16, WeightType::kBf16, sequences), 2e-2f);
+}
+
+TEST_P(CudaContract, ProductsOfTheLibraryAreNearTheReference) {
+  const absl::StatusOr<std::unique_ptr<Backend>> fast =
+      Cuda(where(), kBf16, CudaProfile::kFast);
+  if (!fast.ok()) GTEST_SKIP() << fast.status().message();
+  const std::vector<TrialSequence> sequences = {{0, 1}, {20, 1}, {15, 9}};
+  ExpectNear(Reference(kBf16, WeightType::kBf16, sequences),
+             OpTrial(**fast, shape(WeightType::kBf16)).Run(sequences), 2e-2f);
 }
 
 TEST_P(CudaContract, LongContextsAreNearTheReference) {

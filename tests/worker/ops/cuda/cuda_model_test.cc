@@ -34,8 +34,10 @@ constexpr bool kSanitized = false;
 absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(bool machine,
                                                   const CudaOptions& options) {
   if (machine) return MakeCudaBackend(options);
-  return cuda::MakeBackendOn(
-      std::make_unique<cuda::EmulatedDevice>(cuda::EmulatedOptions()), options);
+  cuda::EmulatedOptions emulated;
+  emulated.library.emplace();
+  return cuda::MakeBackendOn(std::make_unique<cuda::EmulatedDevice>(emulated),
+                             options);
 }
 
 // The demo model on one backend.
@@ -139,6 +141,21 @@ class Model {
   Activations activations_;
 };
 
+void ExpectEqual(const std::vector<TokenScore>& expected,
+                 const std::vector<TokenScore>& actual) {
+  ASSERT_EQ(expected.size(), actual.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(expected[i].token_id, actual[i].token_id);
+    ASSERT_EQ(expected[i].candidates.size(), actual[i].candidates.size());
+    for (size_t c = 0; c < expected[i].candidates.size(); ++c) {
+      EXPECT_EQ(expected[i].candidates[c].token_id,
+                actual[i].candidates[c].token_id);
+      EXPECT_EQ(expected[i].candidates[c].logprob,
+                actual[i].candidates[c].logprob);
+    }
+  }
+}
+
 class CudaModelTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
@@ -183,6 +200,31 @@ TEST_P(CudaModelTest, WhatIsPlannedIsWhatIsAllocated) {
   }
 }
 
+TEST_P(CudaModelTest, TheFastProfileIsPlannedAndReplayedToo) {
+  CudaOptions cuda;
+  cuda.profile = CudaProfile::kFast;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCuda(GetParam(), cuda);
+  if (!backend.ok()) GTEST_SKIP() << backend.status().message();
+  EXPECT_NE((*backend)->NumericsClass({WeightType::kBf16}).find("-fast/"),
+            std::string::npos);
+  Model graphs(*std::move(backend));
+  cuda.graphs = false;
+  Model direct(*MakeCuda(GetParam(), cuda));
+  EXPECT_EQ(graphs.plan().scratch_bytes, graphs.backend().scratch_bytes());
+  const auto planner = *MakeCudaPlanner(cuda);
+  ModelOptions options;
+  options.memory.max_step_tokens = kMaxTokens;
+  options.memory.max_logits_rows = kMaxTokens;
+  ASSERT_OK_AND_ASSIGN(
+      const ModelDescription description,
+      DescribeModel(RepositoryPath("deploy/demo-model"), options, *planner));
+  EXPECT_EQ(description.plan.fixed_bytes(), graphs.plan().fixed_bytes());
+  const std::vector<Model::Part> step = {{{1, 9, 14}, 0, {0}}};
+  ExpectEqual(direct.Run(step), graphs.Run(step));
+  const std::vector<Model::Part> next = {{{30}, 3, {0}}};
+  ExpectEqual(direct.Run(next), graphs.Run(next));
+}
+
 TEST_P(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
   const Model model(Cuda({ActivationType::kBf16, DType::kBf16}));
   const auto planner = *MakeCudaPlanner(CudaOptions());
@@ -194,21 +236,6 @@ TEST_P(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
       DescribeModel(RepositoryPath("deploy/demo-model"), options, *planner));
   EXPECT_EQ(description.plan.fixed_bytes(), model.plan().fixed_bytes());
   EXPECT_EQ(description.plan.kv_block_bytes, model.plan().kv_block_bytes);
-}
-
-void ExpectEqual(const std::vector<TokenScore>& expected,
-                 const std::vector<TokenScore>& actual) {
-  ASSERT_EQ(expected.size(), actual.size());
-  for (size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_EQ(expected[i].token_id, actual[i].token_id);
-    ASSERT_EQ(expected[i].candidates.size(), actual[i].candidates.size());
-    for (size_t c = 0; c < expected[i].candidates.size(); ++c) {
-      EXPECT_EQ(expected[i].candidates[c].token_id,
-                actual[i].candidates[c].token_id);
-      EXPECT_EQ(expected[i].candidates[c].logprob,
-                actual[i].candidates[c].logprob);
-    }
-  }
 }
 
 // Sequence `s` decodes `id` at `position`; its blocks are the s-th fourth.

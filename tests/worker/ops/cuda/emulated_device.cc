@@ -337,6 +337,18 @@ absl::Status EmulatedDevice::LaunchIndex(int index, const LaunchShape& shape,
   return Run(index, shape, args);
 }
 
+absl::StatusOr<GemmLibrary*> EmulatedDevice::gemm_library() {
+  if (library_ == nullptr) return Device::gemm_library();
+  return library_.get();
+}
+
+absl::Status EmulatedDevice::Multiply(const LibraryGemm& gemm) {
+  CARAVAN_RETURN_IF_ERROR(Health());
+  if (library_ == nullptr) return Device::Multiply(gemm);
+  ++counts_.attempts;
+  return library_->Run(gemm);
+}
+
 absl::StatusOr<std::unique_ptr<DeviceGraph>> EmulatedDevice::Instantiate(
     const LaunchList& launches) {
   ++counts_.graphs;

@@ -11,9 +11,11 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "tests/worker/ops/cuda/emulated_gemm_library.h"
 #include "worker/ops/cuda/device.h"
 
 namespace caravan::worker::cuda {
@@ -23,13 +25,18 @@ struct EmulatedOptions {
   // the order misses a barrier.
   bool descending = false;
   int multiprocessors = 2;
+  std::optional<EmulatedLibraryOptions> library;  // none: as it says
 };
 
 // Errors name kernels by their place in AllKernels: barriers that some threads
 // do not reach, blocks with too many threads.
 class EmulatedDevice final : public Device {
  public:
-  explicit EmulatedDevice(const EmulatedOptions& options) : options_(options) {}
+  explicit EmulatedDevice(const EmulatedOptions& options) : options_(options) {
+    if (options.library) {
+      library_ = std::make_unique<EmulatedGemmLibrary>(*options.library);
+    }
+  }
 
   std::string architecture() const override { return "emulated"; }
   int multiprocessors() const override { return options_.multiprocessors; }
@@ -43,6 +50,8 @@ class EmulatedDevice final : public Device {
                         size_t bytes) override;
   absl::Status LaunchIndex(int index, const LaunchShape& shape,
                            const void* args) override;
+  absl::StatusOr<GemmLibrary*> gemm_library() override;
+  absl::Status Multiply(const LibraryGemm& gemm) override;
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;
@@ -56,6 +65,8 @@ class EmulatedDevice final : public Device {
     int replays = 0;
   };
   const Counts& counts() const { return counts_; }
+  // Null without one.
+  const EmulatedGemmLibrary* library() const { return library_.get(); }
 
   // After `launches` more, whatever is asked of the device fails, as after a
   // fault of a kernel. Call it while nothing runs.
@@ -68,6 +79,7 @@ class EmulatedDevice final : public Device {
   absl::Status Run(int index, const LaunchShape& shape, const void* args);
 
   const EmulatedOptions options_;
+  std::unique_ptr<EmulatedGemmLibrary> library_;
   std::map<const std::byte*, std::vector<std::byte>> memory_;  // by end
   Counts counts_;
   bool replaying_ = false;

@@ -83,6 +83,51 @@ struct PackActivationsKernel {
   }
 };
 
+// Rounds activations (T, columns) to rows of bf16. Grid: (T).
+struct RoundRowsKernel {
+  static constexpr int kThreads = 256;
+  struct Args {
+    const float* x;
+    int64_t stride;
+    int64_t columns;
+    uint16_t* target;
+  };
+  template <typename Thread>
+  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
+    const int64_t t = thread.block_x();
+    for (int64_t k = thread.thread(); k < args.columns; k += kThreads) {
+      args.target[t * args.columns + k] =
+          ToBf16(args.x[t * args.stride + k]).bits;
+    }
+  }
+};
+
+// What a library's product is not asked to do: the epilogue of products y that
+// lie in memory, for kSilu of all gates followed by all ups. y may be where the
+// epilogue stores. Grid: (T, chunks of kThreads columns).
+struct FinishProductKernel {
+  static constexpr int kThreads = 256;
+  struct Args {
+    const float* y;
+    int64_t stride;
+    Epilogue epilogue;
+  };
+  template <typename Thread>
+  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
+    const int64_t t = thread.block_x();
+    const int64_t column =
+        int64_t{thread.block_y()} * kThreads + thread.thread();
+    const Epilogue& epilogue = args.epilogue;
+    if (column >= epilogue.columns) return;
+    const float* const y = args.y + t * args.stride + column;
+    if (epilogue.mode == EpilogueMode::kSilu) {
+      epilogue.PutSilu(t, column, y[0], y[epilogue.columns]);
+    } else {
+      epilogue.Put(t, column, y[0]);
+    }
+  }
+};
+
 // Turns q and k by their positions' angles; q goes out, k and v to the cache.
 // qkv: (T, (H + 2 G) d), biases added. Grid: (T, H + 2 G).
 struct RopeStoreKernel {

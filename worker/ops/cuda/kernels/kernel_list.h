@@ -13,7 +13,9 @@
 #include "worker/ops/cuda/kernels/mma_attention.h"
 #include "worker/ops/cuda/kernels/mma_gemm.h"
 #include "worker/ops/cuda/kernels/norm.h"
-#include "worker/ops/cuda/kernels/sample.h"
+#include "worker/ops/cuda/kernels/sample_draw.h"
+#include "worker/ops/cuda/kernels/sample_logits.h"
+#include "worker/ops/cuda/kernels/sample_scores.h"
 
 namespace caravan::worker::cuda {
 
@@ -32,15 +34,14 @@ struct KernelList {
   }
 };
 
-using AllKernels =
-    KernelList<EmbedKernel, PackWeightsKernel, PackActivationsKernel,
-               RopeStoreKernel, CopyBlockKernel, NormKernel, ChainGemmKernel,
-               ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
-               MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
-               MmaAttendKernel, ReadCeilingKernel, MmaCeilingKernel,
-               LogitStatsKernel, EditLogitsKernel, BeginDrawKernel,
-               WeightBucketsKernel, NarrowKernel, WeightSharesKernel,
-               PickTokenKernel, RankKernel, FinishScoresKernel>;
+using AllKernels = KernelList<
+    EmbedKernel, PackWeightsKernel, PackActivationsKernel, RoundRowsKernel,
+    FinishProductKernel, RopeStoreKernel, CopyBlockKernel, NormKernel,
+    ChainGemmKernel, ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
+    MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>, MmaAttendKernel,
+    ReadCeilingKernel, MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel,
+    BeginDrawKernel, WeightBucketsKernel, NarrowKernel, WeightSharesKernel,
+    PickTokenKernel, RankKernel, FinishScoresKernel>;
 
 }  // namespace caravan::worker::cuda
 

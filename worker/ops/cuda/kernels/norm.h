@@ -10,8 +10,8 @@
 namespace caravan::worker::cuda {
 
 // Row i of the result is the norm of row tokens[i] (or i) of x, either as
-// floats (rows, D) or as bf16 fragments, padded with zeros to a multiple of 8
-// rows. Grid: (rows, rounded up to 8 for fragments).
+// floats (rows, D), as rows of bf16, or as bf16 fragments, padded with zeros to
+// a multiple of 8 rows. Grid: (rows, rounded up to 8 for fragments).
 struct NormKernel {
   static constexpr int kThreads = 256;
   static constexpr int kChunk = 4096;  // floats staged at a time
@@ -25,7 +25,8 @@ struct NormKernel {
     float epsilon;
     int32_t rows;
     SegmentTable segments;  // one segment of D columns
-    float* floats;          // one of these two is null
+    float* floats;          // one of these three is not null
+    uint16_t* halves;
     uint32_t* fragments;
   };
 
@@ -37,7 +38,9 @@ struct NormKernel {
     const int64_t source = !real ? 0 : args.tokens ? args.tokens[i] : i;
     const float* const x = args.x + source * args.stride;
     const float scale = Scale(args, x, thread);
-    if (args.floats != nullptr) {
+    if (args.halves != nullptr) {
+      PutHalves(args, x, scale, i, thread);
+    } else if (args.floats != nullptr) {
       PutFloats(args, x, scale, i, thread);
     } else {
       PutFragments(args, x, scale, i, real, thread);
@@ -81,6 +84,15 @@ struct NormKernel {
     const int64_t dim = args.segments.columns();
     for (int64_t k = thread.thread(); k < dim; k += kThreads) {
       args.floats[i * dim + k] = (x[k] * scale) * args.norm[k];
+    }
+  }
+
+  template <typename Thread>
+  static CARAVAN_DEVICE void PutHalves(const Args& args, const float* x,
+                                       float scale, int64_t i, Thread& thread) {
+    const int64_t dim = args.segments.columns();
+    for (int64_t k = thread.thread(); k < dim; k += kThreads) {
+      args.halves[i * dim + k] = ToBf16((x[k] * scale) * args.norm[k]).bits;
     }
   }
 

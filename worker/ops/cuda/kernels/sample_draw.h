@@ -1,7 +1,5 @@
-// Sampling (worker/ops/sample.h) where the logits are: greatest logit, edits of
-// single ids, the border of top-k and top-p, the draw, ranks and candidates.
-// Weights are integers, so their sums have no order; sums of exponentials have
-// that of ops.h. A row is worked on in segments of 4,096 ids by a block each.
+// Sampling, second: the border of top-k and top-p, and the draw
+// (worker/ops/sample.h). Weights are integers, so their sums have no order.
 //
 // Order: weights descending, then ids ascending. What top-k or top-p leaves is
 // a beginning of it, told by the weight it ends with (`border`) and how many
@@ -9,296 +7,31 @@
 // the weights by their leading digit, then of those with the digit where the
 // border lies by the next. Weights are computed anew each time: the doubles
 // they cost take as long as 8 bytes an id would.
-#ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_H_
-#define CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_H_
-
-#include <bit>
-#include <limits>
+#ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_DRAW_H_
+#define CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_DRAW_H_
 
 #include "common/sampling/philox.h"
-#include "worker/ops/cuda/kernels/thread.h"
+#include "worker/ops/cuda/kernels/sample_tables.h"
 #include "worker/ops/sample_math.h"
 
 namespace caravan::worker::cuda {
-
-inline constexpr int kSegmentIds = 4096;
-inline constexpr uint64_t kWholeShare = uint64_t{1} << 32;
-
-// One token to sample or to score. Edits are those of the row's ids.
-struct SampleTask {
-  int32_t logits_row;
-  int32_t given_id;         // scored; -1: sampled
-  int32_t candidate_count;  // -1: nothing is asked about the token
-  int32_t output_position;
-  int32_t choice;
-  int32_t top_k;  // 0: all stay
-  float temperature;
-  float repetition;
-  float frequency;
-  float presence;
-  uint64_t seed;
-  uint64_t top_p;         // * 2^32; kWholeShare: all stay
-  uint64_t least_weight;  // of min_p
-  int32_t edits_begin;
-  int32_t edits_end;
-};
-
-// What happens to one id's logit, in this order.
-struct LogitEdit {
-  int32_t id;
-  int32_t seen;          // in prompt or output: the repetition penalty applies
-  int32_t output_count;  // > 0: frequency and presence apply
-  int32_t biases_begin;
-  int32_t biases_end;
-  int32_t masked;
-};
-
-// The greatest of some logits: the greater, then the lower id.
-struct Best {
-  float value;
-  int32_t id;
-};
-
-struct SegmentStats {
-  Best raw;
-  Best edited;
-  float sum;  // of Exp(logit - raw.value), Lanes16
-  uint32_t finite;
-};
-
-// Where the search for the border stands; then, where it is.
-struct DrawState {
-  uint64_t prefix;   // leading digits of the border
-  uint64_t wanted;   // count or sum that the border reaches
-  uint64_t reached;  // of that, before the prefix
-  uint64_t greater;  // sum of the weights before the prefix
-  uint64_t kept;     // sum of the weights that stay
-  uint64_t border;
-  uint64_t equals;  // ids of the border's weight that stay
-  float max;        // greatest edited logit
-  int32_t narrowing;
-};
-
-// Of a segment: the sum of weights greater than the border, and the ids at it.
-struct WeightShare {
-  uint64_t above;
-  uint64_t equals;
-};
-
-struct SampleRecord {
-  int32_t token_id;
-  float logprob;
-  int32_t rank;
-  uint32_t finite;
-};
-
-// What the kernels share. Arrays are (tasks, ...).
-struct SampleTables {
-  const SampleTask* tasks;
-  const LogitEdit* edits;
-  const float* biases;
-  float* originals;  // of edits' logits
-  float* logits;
-  int64_t stride;
-  int32_t vocabulary;
-  int32_t segments;
-  int32_t candidates;        // places for them
-  SegmentStats* stats;       // (segments)
-  DrawState* draws;          //
-  uint64_t* bucket_sums;     // (kWeightBuckets), zero between passes
-  uint32_t* bucket_counts;   // (kWeightBuckets), likewise
-  WeightShare* shares;       // (segments)
-  int32_t* greater;          // (segments)
-  Best* segment_candidates;  // (segments, kMaxCandidates)
-  SampleRecord* records;     //
-  Best* candidate_logprobs;  // (candidates)
-};
 
 // Digits of a weight: its leading 11 bits, then 10, 10 and 10.
 inline constexpr int kDigitBits = 10;
 inline constexpr int kDigits = 4;
 inline constexpr int kWeightBuckets = 1056;  // 2^10 + 1 digits, in 32 parts
-inline constexpr int kMaxCandidates = 20;
 
 constexpr int DigitShift(int pass) { return (kDigits - 1 - pass) * kDigitBits; }
 
-CARAVAN_DEVICE bool IsFinite(float value) {
-  return (std::bit_cast<uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
-}
-
-CARAVAN_DEVICE bool Precedes(const Best& a, const Best& b) {
-  return a.value > b.value || (a.value == b.value && a.id < b.id);
-}
-
-CARAVAN_DEVICE Best NoLogit() {
-  return {-std::numeric_limits<float>::infinity(), 0x7fffffff};
-}
-
+// Empties a histogram, by all threads of a block.
 template <typename Thread>
-CARAVAN_DEVICE Best WarpBest(Best best, Thread& thread) {
-  for (int mask = 16; mask > 0; mask /= 2) {
-    Best other;
-    other.value = thread.ShuffleXor(best.value, mask);
-    other.id = static_cast<int32_t>(
-        thread.ShuffleXor(static_cast<uint32_t>(best.id), mask));
-    if (Precedes(other, best)) best = other;
+CARAVAN_DEVICE void ClearBuckets(uint64_t* sums, uint32_t* counts, int threads,
+                                 Thread& thread) {
+  for (int i = thread.thread(); i < kWeightBuckets; i += threads) {
+    sums[i] = 0;
+    counts[i] = 0;
   }
-  return best;
 }
-
-// The same in every thread; `places` are one for each warp.
-template <typename Thread>
-CARAVAN_DEVICE Best BlockBest(Best best, int threads, Best* places,
-                              Thread& thread) {
-  best = WarpBest(best, thread);
-  thread.Sync();  // those of the round before have been read
-  if (thread.lane() == 0) places[thread.warp()] = best;
-  thread.Sync();
-  for (int i = 0; i < threads / 32; ++i) {
-    if (Precedes(places[i], best)) best = places[i];
-  }
-  return best;
-}
-
-// A block's part of a row: segment block_x() of task block_y().
-struct RowSegment {
-  const SampleTask* task;
-  float* logits;  // of the segment
-  int32_t begin;  // first id
-  int32_t count;
-  int64_t place;  // of arrays (tasks, segments)
-
-  template <typename Thread>
-  static CARAVAN_DEVICE RowSegment Of(const SampleTables& tables,
-                                      Thread& thread) {
-    RowSegment s;
-    s.task = tables.tasks + thread.block_y();
-    s.begin = thread.block_x() * kSegmentIds;
-    const int32_t rest = tables.vocabulary - s.begin;
-    s.count = rest < kSegmentIds ? rest : kSegmentIds;
-    s.logits = tables.logits + s.task->logits_row * tables.stride + s.begin;
-    s.place = int64_t{thread.block_y()} * tables.segments + thread.block_x();
-    return s;
-  }
-};
-
-// Greatest logits, whether all are finite, and the sums of those that are asked
-// about. `edited`: anew for what was edited. Grid: (segments, tasks).
-struct LogitStatsKernel {
-  static constexpr int kThreads = 256;
-  static constexpr int kLanes = 16;
-  static constexpr int kSharedBytes =
-      (kSegmentIds + kLanes) * 4 + kThreads / 32 * int{sizeof(Best)};
-  struct Args {
-    SampleTables tables;
-    int32_t edited;
-  };
-  template <typename Thread>
-  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
-    const RowSegment s = RowSegment::Of(args.tables, thread);
-    const SampleTask& task = *s.task;
-    if (args.edited && task.edits_begin == task.edits_end) return;
-    float* const terms = static_cast<float*>(thread.shared());
-    Best* const places = reinterpret_cast<Best*>(terms + kSegmentIds + kLanes);
-    Best best = NoLogit();
-    uint32_t infinite = 0;
-    for (int32_t i = thread.thread(); i < s.count; i += kThreads) {
-      const Best logit = {s.logits[i], s.begin + i};
-      if (Precedes(logit, best)) best = logit;
-      if (!IsFinite(logit.value)) infinite = 1;
-    }
-    best = BlockBest(best, kThreads, places, thread);
-    SegmentStats& stats = args.tables.stats[s.place];
-    if (args.edited) {
-      if (thread.thread() == 0) stats.edited = best;
-      return;
-    }
-    const bool finite = Nowhere(infinite, terms, thread);
-    float sum = 0;
-    if (finite && task.candidate_count >= 0) {
-      sum = ExpSumOf(s, best.value, terms, thread);
-    }
-    if (thread.thread() == 0) stats = {best, best, sum, finite ? 1u : 0u};
-  }
-
- private:
-  // Whether no thread of the block has the flag.
-  template <typename Thread>
-  static CARAVAN_DEVICE bool Nowhere(uint32_t flag, float* terms,
-                                     Thread& thread) {
-    uint32_t* const any = reinterpret_cast<uint32_t*>(terms);
-    if (thread.thread() == 0) *any = 0;
-    thread.Sync();
-    if (flag) thread.AtomicAdd(any, 1u);
-    thread.Sync();
-    const bool nowhere = *any == 0;
-    thread.Sync();
-    return nowhere;
-  }
-
-  // Valid in thread 0.
-  template <typename Thread>
-  static CARAVAN_DEVICE float ExpSumOf(const RowSegment& s, float max,
-                                       float* terms, Thread& thread) {
-    for (int32_t i = thread.thread(); i < s.count; i += kThreads) {
-      terms[i] = Exp(s.logits[i] - max);
-    }
-    thread.Sync();
-    float* const lanes = terms + kSegmentIds;
-    if (thread.thread() < kLanes) {
-      float sum = 0;
-      for (int32_t i = thread.thread(); i < s.count; i += kLanes) {
-        sum += terms[i];
-      }
-      lanes[thread.thread()] = sum;
-    }
-    thread.Sync();
-    return thread.thread() == 0 ? FoldLanes16(lanes) : 0.0f;
-  }
-};
-
-// Penalties, biases and masks; or back to what was there. Grid: (tasks).
-struct EditLogitsKernel {
-  static constexpr int kThreads = 256;
-  struct Args {
-    SampleTables tables;
-    int32_t restore;
-  };
-  template <typename Thread>
-  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
-    const SampleTables& tables = args.tables;
-    const SampleTask& task = tables.tasks[thread.block_x()];
-    float* const row = tables.logits + task.logits_row * tables.stride;
-    for (int32_t i = task.edits_begin + thread.thread(); i < task.edits_end;
-         i += kThreads) {
-      const LogitEdit& edit = tables.edits[i];
-      if (args.restore) {
-        row[edit.id] = tables.originals[i];
-        continue;
-      }
-      tables.originals[i] = row[edit.id];
-      row[edit.id] = Edited(row[edit.id], task, edit, tables.biases);
-    }
-  }
-
-  // Steps 1 to 4 of the rule for one id.
-  static CARAVAN_DEVICE float Edited(float logit, const SampleTask& task,
-                                     const LogitEdit& edit,
-                                     const float* biases) {
-    if (edit.seen && task.repetition != 1.0f) {
-      logit = PenalizeRepetition(logit, task.repetition);
-    }
-    if (edit.output_count > 0) {
-      logit = PenalizeOutput(logit, edit.output_count, task.frequency,
-                             task.presence);
-    }
-    for (int32_t b = edit.biases_begin; b < edit.biases_end; ++b) {
-      logit += biases[b];
-    }
-    if (edit.masked) return -std::numeric_limits<float>::infinity();
-    return ClampLogit(logit);
-  }
-};
 
 // A row's greatest logits; its search begins. Greedy rows have their token, and
 // so have rows with a given one. Grid: (tasks).
@@ -318,10 +51,8 @@ struct BeginDrawKernel {
       if (Precedes(stats[s].edited, best)) best = stats[s].edited;
       finite &= stats[s].finite;
     }
-    for (int i = thread.lane(); i < kWeightBuckets; i += kThreads) {
-      tables.bucket_sums[t * kWeightBuckets + i] = 0;
-      tables.bucket_counts[t * kWeightBuckets + i] = 0;
-    }
+    ClearBuckets(tables.bucket_sums + t * kWeightBuckets,
+                 tables.bucket_counts + t * kWeightBuckets, kThreads, thread);
     best = WarpBest(best, thread);
     for (int mask = 16; mask > 0; mask /= 2) {
       finite &= thread.ShuffleXor(finite, mask);
@@ -368,10 +99,7 @@ struct WeightBucketsKernel {
     if (args.pass > 0 && !draw.narrowing) return;
     uint64_t* const sums = static_cast<uint64_t*>(thread.shared());
     uint32_t* const counts = reinterpret_cast<uint32_t*>(sums + kWeightBuckets);
-    for (int i = thread.thread(); i < kWeightBuckets; i += kThreads) {
-      sums[i] = 0;
-      counts[i] = 0;
-    }
+    ClearBuckets(sums, counts, kThreads, thread);
     thread.Sync();
     Count(args, draw, sums, counts, thread);
     thread.Sync();
@@ -454,10 +182,7 @@ struct NarrowKernel {
              draw);
     }
     thread.Sync();
-    for (int i = thread.lane(); i < kWeightBuckets; i += kThreads) {
-      sums[i] = 0;
-      counts[i] = 0;
-    }
+    ClearBuckets(sums, counts, kThreads, thread);
   }
 
  private:
@@ -597,7 +322,7 @@ struct PickTokenKernel {
     const int64_t t = thread.block_x();
     if (!Draws(tables, t)) return;
     const SampleTask& task = tables.tasks[t];
-    Row row = {tables.logits + task.logits_row * tables.stride,
+    Row row = {tables.Row(task),
                tables.vocabulary,
                tables.draws[t].max,
                task.temperature,
@@ -697,127 +422,6 @@ struct PickTokenKernel {
   }
 };
 
-// Of rows that are asked about: ids with a greater logit, and a segment's first
-// candidates. Grid: (segments, tasks).
-struct RankKernel {
-  static constexpr int kThreads = 256;
-  static constexpr int kSharedBytes =
-      kSegmentIds * 4 + kThreads / 32 * int{sizeof(Best)} + 16;
-  struct Args {
-    SampleTables tables;
-  };
-  template <typename Thread>
-  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
-    const SampleTables& tables = args.tables;
-    const RowSegment s = RowSegment::Of(tables, thread);
-    const SampleRecord& record = tables.records[thread.block_y()];
-    if (s.task->candidate_count < 0 || !record.finite) return;
-    float* const values = static_cast<float*>(thread.shared());
-    Best* const places = reinterpret_cast<Best*>(values + kSegmentIds);
-    uint32_t* const total = reinterpret_cast<uint32_t*>(places + kThreads / 32);
-    const float logit =
-        tables.logits[s.task->logits_row * tables.stride + record.token_id];
-    if (thread.thread() == 0) *total = 0;
-    thread.Sync();
-    uint32_t greater = 0;
-    for (int32_t i = thread.thread(); i < s.count; i += kThreads) {
-      values[i] = s.logits[i];
-      if (values[i] > logit) ++greater;
-    }
-    if (greater > 0) thread.AtomicAdd(total, greater);
-    thread.Sync();
-    if (thread.thread() == 0) {
-      tables.greater[s.place] = static_cast<int32_t>(*total);
-    }
-    Best last = {std::numeric_limits<float>::infinity(), -1};
-    for (int c = 0; c < s.task->candidate_count; ++c) {
-      last =
-          BlockBest(After(last, s, values, thread), kThreads, places, thread);
-      if (thread.thread() == 0) {
-        tables.segment_candidates[s.place * kMaxCandidates + c] = last;
-      }
-    }
-  }
-
- private:
-  // The first in order behind `last`, of the thread's ids.
-  template <typename Thread>
-  static CARAVAN_DEVICE Best After(const Best& last, const RowSegment& s,
-                                   const float* values, Thread& thread) {
-    Best best = NoLogit();
-    for (int32_t i = thread.thread(); i < s.count; i += kThreads) {
-      const Best logit = {values[i], s.begin + i};
-      if (Precedes(last, logit) && Precedes(logit, best)) best = logit;
-    }
-    return best;
-  }
-};
-
-// Logprob, rank and candidates from those of the segments. Grid: (tasks).
-struct FinishScoresKernel {
-  static constexpr int kThreads = 32;
-  static constexpr int kSharedBytes = 16;
-  struct Args {
-    SampleTables tables;
-  };
-  template <typename Thread>
-  static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
-    const SampleTables& tables = args.tables;
-    const int64_t t = thread.block_x();
-    const SampleTask& task = tables.tasks[t];
-    SampleRecord& record = tables.records[t];
-    if (task.candidate_count < 0 || !record.finite) return;
-    LogNormalizer* const normalizer =
-        static_cast<LogNormalizer*>(thread.shared());
-    if (thread.lane() == 0) {
-      *normalizer = NormalizerOf(tables, t);
-      record.logprob = Logprob(
-          *normalizer,
-          tables.logits[task.logits_row * tables.stride + record.token_id]);
-      record.rank = 1;
-      for (int32_t s = 0; s < tables.segments; ++s) {
-        record.rank += tables.greater[t * tables.segments + s];
-      }
-    }
-    thread.Sync();
-    Best last = {std::numeric_limits<float>::infinity(), -1};
-    for (int c = 0; c < task.candidate_count; ++c) {
-      last = WarpBest(After(last, tables, t, task.candidate_count, thread),
-                      thread);
-      if (thread.lane() != 0) continue;
-      tables.candidate_logprobs[t * tables.candidates + c] = {
-          Logprob(*normalizer, last.value), last.id};
-    }
-  }
-
- private:
-  static CARAVAN_DEVICE LogNormalizer NormalizerOf(const SampleTables& tables,
-                                                   int64_t t) {
-    const SegmentStats* const stats = tables.stats + t * tables.segments;
-    ExpSum all = {stats[0].raw.value, stats[0].sum};
-    for (int32_t s = 1; s < tables.segments; ++s) {
-      all = Merge(all, {stats[s].raw.value, stats[s].sum});
-    }
-    return {all.max, Log(all.sum)};
-  }
-
-  template <typename Thread>
-  static CARAVAN_DEVICE Best After(const Best& last, const SampleTables& tables,
-                                   int64_t t, int32_t count, Thread& thread) {
-    Best best = NoLogit();
-    for (int32_t s = thread.lane(); s < tables.segments; s += kThreads) {
-      const Best* const list = tables.segment_candidates +
-                               (t * tables.segments + s) * kMaxCandidates;
-      for (int32_t c = 0; c < count; ++c) {
-        if (!Precedes(last, list[c])) continue;
-        if (Precedes(list[c], best)) best = list[c];
-        break;  // those behind it come later
-      }
-    }
-    return best;
-  }
-};
-
 }  // namespace caravan::worker::cuda
 
-#endif  // CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_H_
+#endif  // CARAVAN_WORKER_OPS_CUDA_KERNELS_SAMPLE_DRAW_H_
