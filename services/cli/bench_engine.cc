@@ -5,8 +5,10 @@
 #include <string>
 #include <thread>
 
+#include "common/status/errors.h"
 #include "common/status/status_macros.h"
 #include "services/cli/count_list.h"
+#include "worker/bench/cell_bench.h"
 #include "worker/bench/engine_report.h"
 
 namespace caravan::cli {
@@ -77,6 +79,45 @@ absl::Status RunTurns(const EngineBenchOptions& options) {
       });
 }
 
+void AddCellFlags(CLI::Option_group& group, EngineBenchFlags& flags) {
+  group.add_option("--device", flags.device, "cpu or cuda");
+  group.add_option("--cells", flags.cells,
+                   "The table of cells: all, or such as C1,C7; on cuda all");
+  group.add_option("--profile", flags.profile, "exact, or on cuda fast");
+  group.add_option("--gemm-algorithms", flags.gemm_algorithms,
+                   "As the worker's flag");
+  group.add_option("--cell-blocks", flags.cell_blocks,
+                   "Blocks of steps of a cell; the median counts");
+  group.add_option("--cell-steps", flags.cell_steps, "Steps of a block");
+}
+
+absl::Status RunCells(const EngineBenchFlags& flags, bool json) {
+  if (json || flags.turns) {
+    return UnsupportedError(json ? "--json" : "--turns",
+                            "cells are a table; leave it out");
+  }
+  worker::bench::CellBenchOptions options;
+  options.model_directory = flags.options.model_directory;
+  options.device = flags.device;
+  options.profile = flags.profile;
+  options.gemm_algorithms = flags.gemm_algorithms;
+  options.activations = flags.options.activations;
+  options.kv = flags.options.kv;
+  options.threads = flags.options.cpu.threads;
+  options.blocks = flags.cell_blocks;
+  options.steps = flags.cell_steps;
+  options.max_step_tokens = flags.options.max_step_tokens;
+  const std::string names = flags.cells.value_or("all");
+  CARAVAN_ASSIGN_OR_RETURN(
+      options.cells, worker::bench::CellsNamed(names == "all" ? "" : names));
+  CARAVAN_ASSIGN_OR_RETURN(
+      const std::string table,
+      worker::bench::RunCellBench(
+          options, [](const std::string& line) { std::cerr << line << "\n"; }));
+  std::cout << table;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags) {
@@ -88,9 +129,11 @@ void AddEngineBenchFlags(CLI::App& app, EngineBenchFlags& flags) {
   group->add_flag("--turns", flags.turns,
                   "Measure once, and print a line of JSON, for each line of "
                   "standard input: for taking turns with another program");
+  AddCellFlags(*group, flags);
 }
 
 absl::Status RunEngineBenchCommand(const EngineBenchFlags& flags, bool json) {
+  if (flags.cells || flags.device != "cpu") return RunCells(flags, json);
   CARAVAN_ASSIGN_OR_RETURN(const EngineBenchOptions options, OptionsOf(flags));
   CARAVAN_RETURN_IF_ERROR(options.Validate());
   if (flags.turns) return RunTurns(options);

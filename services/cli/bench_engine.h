@@ -17,6 +17,14 @@ struct EngineBenchFlags {
   std::optional<std::string> batches;  // none: the options' unless contexts
   std::string contexts;
   bool turns = false;  // one report for each line of standard input
+
+  // Cells instead of batches and contexts (worker/bench/cells.h).
+  std::optional<std::string> cells;  // names, or "all"; none: on cuda all
+  std::string device = "cpu";
+  std::string profile = "exact";
+  std::string gemm_algorithms;
+  int cell_blocks = 5;
+  int cell_steps = 50;
 };
 
 // Flags that only the engine's bench has.

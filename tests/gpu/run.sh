@@ -7,8 +7,13 @@
 #                                      then memcheck and racecheck where
 #                                      compute-sanitizer is installed
 #   run.sh measure                     there: ceilings and phases of an 8B layer
+#   run.sh cells [FOLDER]              there: the table of cells, exact and
+#                                      fast, of an 8B model with random weights
+#                                      that is written into FOLDER (/dev/shm)
 #
-# check and measure take at most 9 minutes each and need nothing but a driver.
+# Each takes at most 9 minutes and needs nothing but a driver. The fast profile
+# also needs libcublasLt of the toolkit's version, which is looked for among the
+# machine's libraries and Python's packages, and never carried.
 set -euo pipefail
 
 limit_seconds=530
@@ -20,10 +25,10 @@ prepare() {
   cd "$(dirname "$0")/../.."
   local build=${1:-build/dev} bundle=build/gpu-bundle
   [[ -f $build/build.ninja ]] || cmake --preset dev -B "$build"
-  ninja -C "$build" worker_ops_cuda_test gpu_bench
+  ninja -C "$build" worker_ops_cuda_test gpu_bench caravan
   rm -rf "$bundle"
   mkdir -p "$bundle/bin" "$bundle/lib" "$bundle/deploy"
-  cp "$build/bin/worker_ops_cuda_test" "$build/bin/gpu_bench" "$bundle/bin"
+  cp "$build"/bin/{worker_ops_cuda_test,gpu_bench,caravan} "$bundle/bin"
   strip "$bundle"/bin/*
   ldd "$bundle"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
     { grep -Ev "$not_carried" || true; } | xargs -r cp -Lt "$bundle/lib"
@@ -38,8 +43,24 @@ prepare() {
   fi
 }
 
+# Lets the loader find libcublasLt.so.13 where it is not among its libraries.
+find_cublaslt() {
+  local name=libcublasLt.so.13 found
+  if ldconfig -p 2>/dev/null | grep -q "$name"; then return; fi
+  found=$(find /usr/local/cuda*/ /usr/lib /opt "$HOME" \
+    "$(python3 -c 'import site; print(site.getsitepackages()[0])' 2>/dev/null ||
+      true)" -maxdepth 9 -name "$name" -print -quit 2>/dev/null || true)
+  if [[ -z $found ]]; then
+    echo "$name was not found: the fast profile is skipped"
+    return
+  fi
+  echo "cuBLASLt: $found"
+  export LD_LIBRARY_PATH="$(dirname "$found")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+}
+
 check() {
   cd "$(dirname "$0")"
+  find_cublaslt
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv || true
   timeout 220 bin/worker_ops_cuda_test --gtest_brief=1 \
     --gtest_filter='Machine*:*/Machine*'
@@ -66,12 +87,28 @@ measure() {
      bin/gpu_bench --tokens 256 --context 512 --prefill 0'
 }
 
+cells() {
+  cd "$(dirname "$0")"
+  find_cublaslt
+  local folder=${1:-/dev/shm/caravan-8b}
+  [[ -f $folder/config.json ]] ||
+    timeout 200 bin/caravan make-model "$folder" --shape llama-3-8b \
+      --type bf16 --seed 1
+  local common=(bench --engine --device cuda --model "$folder"
+    --max-step-tokens 2048)
+  timeout 160 bin/caravan "${common[@]}" --cells all
+  timeout 160 bin/caravan "${common[@]}" --cells C1,C3 --profile fast \
+    --gemm-algorithms "$folder.algorithms" ||
+    echo "the fast profile was not measured"
+}
+
 case ${1:-} in
   prepare) prepare "${2:-}" ;;
   check) check ;;
   measure) measure ;;
+  cells) cells "${2:-}" ;;
   *)
-    sed -n '2,13p' "$0" | sed 's/^# \{0,1\}//'
+    sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'
     exit 2
     ;;
 esac
