@@ -235,6 +235,7 @@ class Simulation {
     GroupRequest request;
     request.id = next_id_++;
     request.priority = static_cast<int32_t>(Below(3)) - 1;
+    request.over_share = request.id % 3 == 0;
     request.prompt =
         std::make_shared<const std::vector<TokenId>>(RandomPrompt());
     request.sampling.seed = random_();

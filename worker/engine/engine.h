@@ -38,8 +38,11 @@ struct ChoiceStart {
 // the engine checks what it needs for its own invariants.
 struct GroupRequest {
   GroupId id = 0;
-  std::string request_id;                              // for logs
-  int32_t priority = 0;                                // higher runs first
+  std::string request_id;  // for logs
+  int32_t priority = 0;    // higher runs first
+  // Whoever pays for it has had more than a fair part: within its priority it
+  // yields to those that have not.
+  bool over_share = false;
   std::shared_ptr<const std::vector<TokenId>> prompt;  // at least one token
   std::vector<ChoiceStart> choices;                    // at least one
   sampling::SamplingParams sampling;
@@ -50,6 +53,13 @@ struct GroupRequest {
   absl::Time deadline = absl::InfiniteFuture();
   std::string tenant_salt;
 };
+
+// How many prompt tokens of the request a newcomer waits for: few of one that
+// is over its share, since it yields.
+inline int64_t WaitFor(const GroupRequest& request, int64_t tokens) {
+  constexpr int64_t kYielding = 8;
+  return request.over_share ? tokens / kYielding : tokens;
+}
 
 // A new token.
 struct TokenEvent {
@@ -108,6 +118,7 @@ struct EngineLoad {
   int32_t leased_blocks = 0;  // referenced by sequences
   int32_t cached_blocks = 0;  // held by the prefix index only
   int32_t free_blocks = 0;    // leased + cached + free == capacity
+  // As WaitFor counts.
   int64_t queued_prefill_tokens = 0;
 };
 

@@ -143,11 +143,12 @@ void Inbox::Stop() {
 void Inbox::Count(const std::vector<GroupRequest>& groups, Unreported& sum) {
   for (const GroupRequest& group : groups) {
     // Choices share the prompt's computation.
-    sum.tokens += static_cast<int64_t>(group.prompt->size());
+    auto tokens = static_cast<int64_t>(group.prompt->size());
     for (const ChoiceStart& choice : group.choices) {
       ++sum.sequences;
-      sum.tokens += static_cast<int64_t>(choice.output.size());
+      tokens += static_cast<int64_t>(choice.output.size());
     }
+    sum.tokens += WaitFor(group, tokens);
   }
 }
 

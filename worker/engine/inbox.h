@@ -43,7 +43,7 @@ class Inbox {
   // from routers.
   struct Unreported {
     int32_t sequences = 0;
-    int64_t tokens = 0;  // prompts and resumed outputs
+    int64_t tokens = 0;  // prompts and resumed outputs, as WaitFor counts
   };
   Unreported unreported() const;
 

@@ -11,7 +11,7 @@ bool Scheduler::WaitingOrder::operator()(const Sequence* a,
                                          const Sequence* b) const {
   const Rank rank_a = a->rank();
   const Rank rank_b = b->rank();
-  if (rank_a.priority == rank_b.priority && a->parked != b->parked) {
+  if (rank_a.rank_class == rank_b.rank_class && a->parked != b->parked) {
     return a->parked;
   }
   return rank_a.Before(rank_b);
@@ -260,19 +260,22 @@ EngineLoad Scheduler::Load() const {
   load.running_sequences = static_cast<int32_t>(running_.size());
   for (const Sequence* sequence : running_) {
     load.queued_prefill_tokens +=
-        std::max(0, sequence->prefill_end - sequence->planned);
+        WaitFor(sequence->group->request,
+                std::max(0, sequence->prefill_end - sequence->planned));
   }
   for (const Sequence* sequence : waiting_) {
     ++load.waiting_sequences;
     load.parked_sequences += sequence->parked ? 1 : 0;
-    load.queued_prefill_tokens +=
-        sequence->parked ? sequence->known() : sequence->expected_prefill;
+    load.queued_prefill_tokens += WaitFor(
+        sequence->group->request,
+        sequence->parked ? sequence->known() : sequence->expected_prefill);
   }
   for (const Sequence* sequence : leaving_) {
     if (sequence->state != SequenceState::kParking) continue;
     ++load.waiting_sequences;
     ++load.parked_sequences;
-    load.queued_prefill_tokens += sequence->known();
+    load.queued_prefill_tokens +=
+        WaitFor(sequence->group->request, sequence->known());
   }
   load.leased_blocks = pool_.leased_count();
   load.cached_blocks = pool_.cached_count();

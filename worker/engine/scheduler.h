@@ -3,8 +3,8 @@
 // Cancel and CancelChoices only end.
 //
 // Rules. Decode tokens come first, then prefill chunks in what is left of the
-// step's tokens, by rank (priority, then arrival). Who runs and lacks a block
-// parks those below it, the last first, or waits, keeping its own; so the
+// step's tokens, by rank (priority, share, then arrival). Who runs and lacks a
+// block parks those below it, the last first, or waits, keeping its own; so the
 // first in rank always gets on. Who waits is admitted in rank order, resumed
 // ones first, when its known tokens fit beside what those in front still need
 // and a small reserve; a higher priority parks lower ones for that. Blocks of
@@ -110,9 +110,10 @@ class Scheduler {
     int32_t prefill_left = 0;      // of max_prefill_tokens
     int32_t decodes_left = 0;      // running sequences yet to get their token
     int32_t decode_rows_left = 0;  // of the share of a micro-batch
-    bool starved = false;          // a running sequence waits for blocks
-    // Only higher priorities are admitted: somebody above lacked blocks.
-    std::optional<int32_t> admission_floor;
+    std::optional<RankClass> yield_to;  // of a prompt: over-share ones after it
+    bool starved = false;               // a running sequence waits for blocks
+    // Only classes before it are admitted: somebody of it lacked blocks.
+    std::optional<RankClass> admission_floor;
     int32_t prefill_tokens_left() const {
       return std::min(prefill_left, tokens_left - decodes_left);
     }
@@ -138,9 +139,10 @@ class Scheduler {
   // Plan, scheduler_plan.cc.
   void FailExpired(absl::Time now);
   void ReserveRunning(Draft& draft);
-  void AdmitWaiting(Draft& draft);
+  void AdmitWaiting(Draft& draft, std::optional<RankClass> before);
   PlannedStep Finish(Draft draft);
   void TellQueued(QueueNews& news);
+  std::optional<RankClass> PromptToYieldTo() const;
   int32_t DecodeRowsOfPlan() const;
   int32_t TokensFor(const Sequence& sequence, const Draft& draft) const;
   bool ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft);

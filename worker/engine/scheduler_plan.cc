@@ -11,6 +11,8 @@ namespace {
 
 // Counts the blocks that come back when some sequences give up theirs: those
 // that nobody else refers to.
+constexpr int64_t kYieldingPlans = 4;
+
 class ReturningBlocks {
  public:
   explicit ReturningBlocks(const BlockPool& pool) : pool_(pool) {}
@@ -37,7 +39,7 @@ PlannedStep Scheduler::Plan(absl::Time now) {
   draft.prefill_left = options_.max_prefill_tokens;
   draft.launched.step = step_ + 1;
   ReserveRunning(draft);
-  AdmitWaiting(draft);
+  AdmitWaiting(draft, std::nullopt);
   return Finish(std::move(draft));
 }
 
@@ -58,6 +60,7 @@ void Scheduler::FailExpired(absl::Time now) {
 
 // Gives every running sequence its next row, as tokens and blocks allow.
 void Scheduler::ReserveRunning(Draft& draft) {
+  draft.yield_to = PromptToYieldTo();
   draft.decodes_left = static_cast<int32_t>(
       std::ranges::count_if(running_, [](const Sequence* sequence) {
         return sequence->decoding() && sequence->planned < sequence->known() &&
@@ -68,7 +71,13 @@ void Scheduler::ReserveRunning(Draft& draft) {
       std::min({draft.decodes_left, draft.decode_rows_left, draft.tokens_left});
   // Parking takes sequences off the end of running_, never the current one.
   for (size_t i = 0; i < running_.size(); ++i) {
+    if (i == 0 || running_[i - 1]->rank().rank_class.Before(
+                      running_[i]->rank().rank_class)) {
+      AdmitWaiting(draft, running_[i]->rank().rank_class);
+      if (i >= running_.size()) break;
+    }
     Sequence& sequence = *running_[i];
+    if (sequence.last_step == step_ + 1) continue;  // admitted just now
     const int32_t count = TokensFor(sequence, draft);
     if (count <= 0) continue;
     if (sequence.decoding()) {
@@ -79,6 +88,23 @@ void Scheduler::ReserveRunning(Draft& draft) {
     AddRow(sequence, count, draft);
   }
   draft.decodes_left = 0;
+}
+
+// Who is over its share has a row in one plan of kYieldingPlans only while
+// somebody before it who is not waits for a prompt: its rows would make that
+// longer.
+std::optional<RankClass> Scheduler::PromptToYieldTo() const {
+  if ((step_ + 1) % kYieldingPlans == 0) return std::nullopt;
+  std::optional<RankClass> first;
+  const auto consider = [&first](const Sequence* sequence) {
+    const RankClass its = sequence->rank().rank_class;
+    if (!its.over_share && (!first || its.Before(*first))) first = its;
+  };
+  if (!waiting_.empty()) consider(*waiting_.begin());
+  for (const Sequence* sequence : running_) {
+    if (!sequence->decoding()) consider(sequence);
+  }
+  return first;
 }
 
 // Sequences that may decode in one plan: an equal share of those that run
@@ -95,6 +121,8 @@ int32_t Scheduler::DecodeRowsOfPlan() const {
 int32_t Scheduler::TokensFor(const Sequence& sequence,
                              const Draft& draft) const {
   if (sequence.sampling_in_flight) return 0;
+  const RankClass its = sequence.rank().rank_class;
+  if (its.over_share && draft.yield_to && draft.yield_to->Before(its)) return 0;
   const int32_t left = sequence.known() - sequence.planned;
   if (sequence.decoding()) {
     return draft.decode_rows_left > 0 ? std::min(left, draft.tokens_left) : 0;
@@ -110,7 +138,7 @@ bool Scheduler::ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft) {
   const int32_t missing = BlocksFor(end) - sequence.blocks.size();
   if (missing <= 0) return true;
   if (missing > available_blocks() && !draft.admission_floor) {
-    draft.admission_floor = sequence.rank().priority;
+    draft.admission_floor = sequence.rank().rank_class;
   }
   if (draft.starved ||
       !ParkUntilFits({.blocks = missing, .rank = sequence.rank()})) {
@@ -144,12 +172,15 @@ bool Scheduler::ParkUntilFits(const Demand& demand) {
 }
 
 // Admits waiting sequences in order until one does not fit.
-void Scheduler::AdmitWaiting(Draft& draft) {
+void Scheduler::AdmitWaiting(Draft& draft, std::optional<RankClass> before) {
   auto it = waiting_.begin();
   while (it != waiting_.end() && draft.prefill_tokens_left() > 0) {
     Sequence& sequence = **it;
-    const int32_t priority = sequence.rank().priority;
-    if (draft.admission_floor && priority <= *draft.admission_floor) return;
+    if (before && !sequence.rank().rank_class.Before(*before)) return;
+    if (draft.admission_floor &&
+        !sequence.rank().rank_class.Before(*draft.admission_floor)) {
+      return;
+    }
     if (AwaitsSibling(sequence)) {
       ++it;
     } else if (TryAdmit(sequence, draft)) {
@@ -165,21 +196,21 @@ bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft) {
   const int32_t missing = BlocksFor(sequence.known()) - start.shared.size();
   if (!ParkUntilFits({.blocks = missing + Headroom(sequence),
                       .running_place = true,
-                      .rank = Rank::LastOf(sequence.rank().priority)})) {
+                      .rank = Rank::LastOf(sequence.rank().rank_class)})) {
     return false;
   }
   Admit(sequence, std::move(start), draft);
   return true;
 }
 
-// Blocks that sequences of at least this priority still need for what they
+// Blocks that sequences of this class or before still need for what they
 // know, and a reserve of a block for each, up to 1/32 of all blocks: so that a
 // new sequence does not make another one park at once.
 int32_t Scheduler::Headroom(const Sequence& sequence) const {
   int32_t outstanding = 0;
   int32_t count = 0;
   for (const Sequence* other : running_) {
-    if (other->rank().priority < sequence.rank().priority) break;
+    if (sequence.rank().rank_class.Before(other->rank().rank_class)) break;
     outstanding +=
         std::max(0, BlocksFor(other->known()) - other->blocks.size());
     ++count;

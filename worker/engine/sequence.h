@@ -23,18 +23,31 @@ inline int32_t BlocksFor(int32_t positions) {
   return (positions + kv::kBlockTokens - 1) / kv::kBlockTokens;
 }
 
-// Who runs first: the higher priority, then who came first.
-struct Rank {
+// What may be parked for what: the higher priority comes before the lower,
+// and within one whoever is over its share comes last.
+struct RankClass {
   int32_t priority = 0;
+  bool over_share = false;
+
+  bool operator==(const RankClass&) const = default;
+  bool Before(const RankClass& other) const {
+    return priority != other.priority ? priority > other.priority
+                                      : over_share < other.over_share;
+  }
+};
+
+// Who runs first: the class before, then who came first.
+struct Rank {
+  RankClass rank_class;
   SequenceId id = 0;
 
-  // Below everything of its priority: only lower priorities rank below it.
-  static Rank LastOf(int32_t priority) {
-    return {priority, std::numeric_limits<SequenceId>::max()};
+  // Below everything of its class: only later classes rank below it.
+  static Rank LastOf(RankClass rank_class) {
+    return {rank_class, std::numeric_limits<SequenceId>::max()};
   }
   bool Before(const Rank& other) const {
-    return priority != other.priority ? priority > other.priority
-                                      : id < other.id;
+    return rank_class == other.rank_class ? id < other.id
+                                          : rank_class.Before(other.rank_class);
   }
 };
 
@@ -113,7 +126,9 @@ struct Group {
   }
 };
 
-inline Rank Sequence::rank() const { return {group->request.priority, id}; }
+inline Rank Sequence::rank() const {
+  return {{group->request.priority, group->request.over_share}, id};
+}
 
 inline int32_t Sequence::known() const {
   return group->prompt_size() + static_cast<int32_t>(output.size());
