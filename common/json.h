@@ -12,10 +12,13 @@ namespace caravan {
 // The value of a text; a discarded one where it is not JSON. Depth and size
 // are the caller's to bound.
 nlohmann::json ParseJson(std::string_view text);
+// The same with members in the order of the text.
+nlohmann::ordered_json ParseOrderedJson(std::string_view text);
 
 // The text of a value, in one line, or in many where `indent` is not negative.
 // Strings that are not UTF-8 get U+FFFD for what is wrong in them.
 std::string DumpJson(const nlohmann::json& value, int indent = -1);
+std::string DumpJson(const nlohmann::ordered_json& value, int indent = -1);
 
 }  // namespace caravan
 

@@ -109,7 +109,7 @@ std::optional<Json> TakeJson(Cursor* cursor) {
   const size_t size = SizeOfJson(cursor->rest());
   if (size == 0) return std::nullopt;
   const std::string_view text = cursor->TakeBytes(size);
-  Json json = ParseJson(text);
+  Json json = ParseOrderedJson(text);
   if (json.is_discarded()) return std::nullopt;
   return json;
 }
@@ -288,7 +288,7 @@ class PythonReader {
     if (word == "True" || word == "true") return Json(true);
     if (word == "False" || word == "false") return Json(false);
     if (word == "None" || word == "null") return Json(nullptr);
-    Json number = ParseJson(word);
+    Json number = ParseOrderedJson(word);
     if (!number.is_number()) return std::nullopt;
     return number;
   }

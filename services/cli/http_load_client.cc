@@ -21,14 +21,14 @@ namespace asio = boost::asio;
 
 std::string MakeBody(const LoadClientOptions& load,
                      const LoadRequest& request) {
-  return DumpJson({{"model", load.model},
-                   {"prompt", request.prompt_ids},
-                   {"max_tokens", request.output_tokens},
-                   {"seed", request.seed},
-                   {"temperature", load.temperature},
-                   {"ignore_eos", true},
-                   {"return_token_ids", true},
-                   {"stream", true}});
+  return DumpJson(nlohmann::json{{"model", load.model},
+                                 {"prompt", request.prompt_ids},
+                                 {"max_tokens", request.output_tokens},
+                                 {"seed", request.seed},
+                                 {"temperature", load.temperature},
+                                 {"ignore_eos", true},
+                                 {"return_token_ids", true},
+                                 {"stream", true}});
 }
 
 // What one stream told.

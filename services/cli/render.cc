@@ -49,7 +49,7 @@ absl::StatusOr<std::string> BodyOf(const RenderOptions& options) {
     messages.push_back({{"role", "system"}, {"content", options.system}});
   }
   messages.push_back({{"role", "user"}, {"content", options.user}});
-  return DumpJson({{"messages", messages}});
+  return DumpJson(Json{{"messages", messages}});
 }
 
 absl::StatusOr<v1::PrepareInput> InputOf(const RenderOptions& options) {

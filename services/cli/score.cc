@@ -125,11 +125,11 @@ absl::StatusOr<std::vector<ScoreWindow>> MakeWindows(
 void Print(const ScoreOptions& options, size_t windows,
            const PerplexitySum& sum) {
   if (options.json) {
-    std::cout << DumpJson({{"windows", windows},
-                           {"tokens", sum.count()},
-                           {"mean_nll", sum.mean_nll()},
-                           {"standard_error", sum.standard_error()},
-                           {"perplexity", sum.perplexity()}},
+    std::cout << DumpJson(Json{{"windows", windows},
+                               {"tokens", sum.count()},
+                               {"mean_nll", sum.mean_nll()},
+                               {"standard_error", sum.standard_error()},
+                               {"perplexity", sum.perplexity()}},
                           2)
               << "\n";
     return;

@@ -40,7 +40,7 @@ absl::Status Decode(const TokenizeOptions& options, TextModel& model) {
   const std::string text = text::Decode(vocabulary, options.decode,
                                         /*skip_special_tokens=*/false);
   if (options.json) {
-    std::cout << DumpJson({{"text", text}}) << "\n";
+    std::cout << DumpJson(nlohmann::json{{"text", text}}) << "\n";
   } else {
     std::cout << text << "\n";
   }

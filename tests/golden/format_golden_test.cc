@@ -292,8 +292,8 @@ TEST_P(FormatGoldenTest, Nf4GivesNearlyTheLogitsOfItsWeights) {
       [&](const std::string& module, int64_t rows, int64_t cols) {
         const std::string weight = module + ".weight";
         const int64_t blocks = rows * cols / kFourBitBlock;
-        const std::string state =
-            DumpJson({{"blocksize", 64}, {"shape", {rows, cols}}});
+        const std::string state = DumpJson(
+            nlohmann::json{{"blocksize", 64}, {"shape", {rows, cols}}});
         return std::vector<SafetensorsEntry>{
             {weight, "U8", {rows * cols / 2, 1}, RandomBytes(rows * cols / 2)},
             {weight + ".absmax",

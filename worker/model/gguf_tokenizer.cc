@@ -170,7 +170,7 @@ absl::Status TokenizerLists::ReadAdded() {
 absl::Status TokenizerLists::CheckPattern() const {
   const auto pre = tokenizer_.find("pre_tokenizer");
   const std::string text = pre == tokenizer_.end() ? "" : DumpJson(json{*pre});
-  const std::string wanted = DumpJson(std::string(kLlama3Digits));
+  const std::string wanted = DumpJson(json(std::string(kLlama3Digits)));
   const std::string inside = wanted.substr(1, wanted.size() - 2);
   if (!bytes_ || text.find(inside) != std::string::npos) {
     return absl::OkStatus();
