@@ -4,20 +4,20 @@ import re
 import sys
 
 # Kernels that a step's time depends on: they must not spill.
-HOT = ("MmaGemmKernel", "MmaAttendKernel", "CombineKernel", "NormKernel",
+HOT = ("MmaGemmKernel", "WgmmaGemmKernel", "MmaAttendKernel", "CombineKernel", "NormKernel",
        "LogitStatsKernel", "WeightBucketsKernel", "WeightSharesKernel",
        "PickTokenKernel", "RankKernel",
        "RoundRowsKernel", "FinishProductKernel", "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
        "ReadCeilingKernel", "MmaCeilingKernel")
 FORBIDDEN = re.compile(
-    r"wgmma.*serialized|setmaxnreg.*ignored|C75(08|09|10)", re.IGNORECASE)
+    r"wgmma.*serialized|setmaxnreg.*ignored|C75(08|09|10|12)", re.IGNORECASE)
 
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, "
                    r"(\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
-NAME = re.compile(r"EntryI\w*?\d+([A-Z][A-Za-z]+Kernel)(?:ILi(\d+)E)?")
+NAME = re.compile(r"EntryI\w*?\d+([A-Z][A-Za-z]+Kernel)(?:ILi(\d+)E(?:Li(\d+)E)?)?")
 
 
 def kernels(lines):
@@ -29,7 +29,7 @@ def kernels(lines):
             found = NAME.search(entry[1])
             name = found[1] if found else entry[1]
             if found and found[2]:
-                name += f"<{found[2]}>"
+                name += f"<{found[2]}{', ' + found[3] if found[3] else ''}>"
             current = {"name": name, "stack": 0, "spills": 0}
         frame = FRAME.search(line)
         if frame and current:

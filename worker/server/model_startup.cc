@@ -70,6 +70,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
     cuda.library_check_tokens = options.library_check_tokens;
     cuda.gemm_algorithms = options.gemm_algorithms;
     if (options.profile == "fast") cuda.profile = CudaProfile::kFast;
+    CARAVAN_ASSIGN_OR_RETURN(cuda.tensor_cores,
+                             ParseTensorCores(options.tensor_cores));
     return MakeCudaBackend(cuda);
   }
   return MakeCpuBackend({.numerics = numerics,

@@ -55,6 +55,8 @@ absl::Status CheckKinds(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(
       CheckOneOf("--device", o.device, {"auto", "cpu", "reference", "cuda"}));
   CARAVAN_RETURN_IF_ERROR(CheckProfile(o));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckOneOf("--tensor-cores", o.tensor_cores, {"auto", "mma", "wgmma"}));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf("--activations", o.activations,
                                      {"auto", "fp32", "bf16", "int8"}));
   CARAVAN_RETURN_IF_ERROR(
@@ -240,6 +242,9 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--library-check", o.library_check_tokens,
                  "Tokens up to which products may be the library's on cuda "
                  "where a check finds its bits equal; 0: none");
+  app.add_option("--tensor-cores", o.tensor_cores,
+                 "Instruction of products on a GPU: auto, mma, wgmma (a class "
+                 "of its own)");
   app.add_flag("--cuda-graphs,!--no-cuda-graphs", o.cuda_graphs,
                "Replay decode steps as CUDA graphs");
   app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");

@@ -49,6 +49,7 @@ struct WorkerOptions {
   // --ranks, 1, 2, 4 or 8: tensor-parallel parts that share the threads out,
   // spread over the NUMA nodes. Not on cuda.
   int32_t ranks = 1;
+  std::string tensor_cores = "auto";  // auto, mma, wgmma
   bool cuda_graphs = true;  // --no-cuda-graphs: launches one by one
   // --library-check TOKENS, [0, 4096], on cuda in the exact profile: products
   // of up to so many tokens are the library's for shapes whose bits it gives

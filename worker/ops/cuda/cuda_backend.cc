@@ -17,6 +17,7 @@
 #include "worker/ops/cuda/recording_device.h"
 #include "worker/ops/cuda/step_inputs.h"
 #include "worker/ops/cuda/storage.h"
+#include "worker/ops/cuda/wgmma_check.h"
 #include "worker/ops/sample.h"
 
 namespace caravan::worker::cuda {
@@ -50,13 +51,16 @@ size_t SamplerBytes(const ScratchSpec& spec) {
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options)
+  // From `wgmma_tokens` on products take wgmma.
+  CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options,
+              int64_t wgmma_tokens)
       : options_(options),
         device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
         products_(device_.get(),
-                  fast() ? ProductsBy::kLibrary : ProductsBy::kKernels),
+                  fast() ? ProductsBy::kLibrary : ProductsBy::kKernels,
+                  wgmma_tokens),
         attention_(device_.get(), split_keys()),
         qkv_(device_.get()) {}
 
@@ -71,7 +75,9 @@ class CudaBackend final : public Backend {
   }
 
   std::string NumericsClass(WeightTypes weights) const override {
+    const bool wgmma = options_.tensor_cores == TensorCores::kWgmma;
     return StrCat("cuda-", device_->architecture(), fast() ? "-fast" : "",
+                  wgmma ? "-wgmma" : "",
                   "/w:", Name(weights),
                   "/a:", Name(options_.numerics.activations),
                   "/kv:", Name(options_.numerics.kv), "/v1");
@@ -470,7 +476,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
     std::unique_ptr<Device> device, const CudaOptions& options,
     const Clock& clock) {
   CARAVAN_RETURN_IF_ERROR(CheckOptions(options));
-  auto backend = std::make_unique<CudaBackend>(std::move(device), options);
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t wgmma_tokens,
+                           WgmmaTokens(*device, options));
+  auto backend =
+      std::make_unique<CudaBackend>(std::move(device), options, wgmma_tokens);
   if (options.profile == CudaProfile::kFast ||
       options.library_check_tokens > 0) {
     CARAVAN_RETURN_IF_ERROR(backend->OpenLibrary(clock));
@@ -481,7 +490,20 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
 absl::StatusOr<std::unique_ptr<Backend>> MakePlannerOn(
     std::unique_ptr<Device> device, const CudaOptions& options) {
   CARAVAN_RETURN_IF_ERROR(CheckOptions(options));
-  return std::make_unique<CudaBackend>(std::move(device), options);
+  // Either instruction takes the same memory.
+  return std::make_unique<CudaBackend>(std::move(device), options,
+                                       std::numeric_limits<int64_t>::max());
 }
 
 }  // namespace caravan::worker::cuda
+
+namespace caravan::worker {
+
+absl::StatusOr<TensorCores> ParseTensorCores(std::string_view name) {
+  if (name == "auto") return TensorCores::kAuto;
+  if (name == "mma") return TensorCores::kMma;
+  if (name == "wgmma") return TensorCores::kWgmma;
+  return FieldError("--tensor-cores", "one of auto, mma, wgmma", name);
+}
+
+}  // namespace caravan::worker

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "common/clock.h"
@@ -30,6 +31,18 @@ enum class CudaProfile {
   kFast,   // they may: matrices of bf16 are the device's library's; a class of
            // its own
 };
+
+// The instruction of products on tensor cores.
+enum class TensorCores {
+  // mma.sync, and wgmma for large steps where a check at start finds the bits
+  // of mma.sync.
+  kAuto,
+  kMma,
+  kWgmma,  // for every number of tokens: a class of its own
+};
+
+// "auto", "mma" or "wgmma"; kInvalidArgument otherwise.
+absl::StatusOr<TensorCores> ParseTensorCores(std::string_view name);
 
 struct CudaOptions {
   NumericsOptions numerics = {ActivationType::kBf16, DType::kBf16};
@@ -47,12 +60,15 @@ struct CudaOptions {
   // as graphs: the same bits. Their views must have room for the tokens of
   // ReserveScratch.
   bool graphs = true;
+  TensorCores tensor_cores = TensorCores::kAuto;
+  // Columns of the products by which wgmma is compared with mma.sync.
+  int64_t check_columns = 4096;
 };
 
 // On the machine's device. Errors: kUnsupportedParameter where this build has
-// no CUDA, the machine no such device, activations are int8, or the profile is
-// fast without bf16 activations or without the library. Those of the file of
-// algorithms.
+// no CUDA, the machine no such device or no wgmma that computes where it is
+// asked for, activations are int8, or the profile is fast without bf16
+// activations or without the library. Those of the file of algorithms.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     const CudaOptions& options);
 

@@ -84,6 +84,8 @@ class Device {
   // Such as "sm90": what decides the bits of the tensor cores.
   virtual std::string architecture() const = 0;
   virtual int multiprocessors() const = 0;
+  // Whether kernels with wgmma may be tried (sm_90).
+  virtual bool wgmma() const { return false; }
   // Bytes that Allocate can still give.
   virtual absl::StatusOr<size_t> FreeBytes() = 0;
 

@@ -70,7 +70,8 @@ absl::StatusOr<DeviceView> DeviceProducts::Norm(const NormInput& input,
                              .segments = w.layout.segments,
                              .floats = nullptr,
                              .halves = nullptr,
-                             .fragments = nullptr};
+                             .fragments = nullptr,
+                             .order = OrderFor(rows)};
   if (fragments) {
     kernel.fragments = static_cast<uint32_t*>(target);
   } else if (w.layout.library) {
@@ -108,7 +109,8 @@ absl::StatusOr<DeviceView> DeviceProducts::Operand(const DeviceView& x,
        .stride = x.stride,
        .tokens = static_cast<int32_t>(tokens),
        .segments = w.layout.segments,
-       .target = static_cast<uint32_t*>(target)}));
+       .target = static_cast<uint32_t*>(target),
+       .order = OrderFor(tokens)}));
   return DeviceView{static_cast<float*>(target), w.cols};
 }
 
@@ -117,8 +119,10 @@ absl::Status DeviceProducts::Multiply(const DeviceView& x, int64_t tokens,
                                       const Epilogue& epilogue) {
   if (tokens == 0) return absl::OkStatus();
   if (w.layout.library) return MultiplyByLibrary(x, tokens, w, epilogue);
-  return w.layout.fragments ? MultiplyMma(x, tokens, w, epilogue)
-                            : MultiplyChains(x, tokens, w, epilogue);
+  if (!w.layout.fragments) return MultiplyChains(x, tokens, w, epilogue);
+  return OrderFor(tokens) == ActivationOrder::kSwizzled
+             ? MultiplyWgmma(x, tokens, w, epilogue)
+             : MultiplyMma(x, tokens, w, epilogue);
 }
 
 absl::Status DeviceProducts::MultiplyChains(const DeviceView& x, int64_t tokens,
@@ -254,6 +258,37 @@ absl::Status DeviceProducts::FillOperands() {
                        std::min(piece, operands_.bytes() - at)));
   }
   return absl::OkStatus();
+}
+
+template <int kTokens, int kTiles>
+absl::Status DeviceProducts::LaunchWgmma(const WgmmaShape& shape,
+                                         const DeviceView& x, int64_t tokens,
+                                         const CudaMatrix& w,
+                                         const Epilogue& epilogue) {
+  return device_.Launch<WgmmaGemmKernel<kTokens, kTiles>>(
+      shape.launch, {.w = w.weights(),
+                     .x = x.data,
+                     .tokens = static_cast<int32_t>(tokens),
+                     .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
+                     .epilogue = epilogue});
+}
+
+absl::Status DeviceProducts::MultiplyWgmma(const DeviceView& x, int64_t tokens,
+                                           const CudaMatrix& w,
+                                           const Epilogue& epilogue) {
+  const WgmmaShape shape =
+      ShapeOfWgmma(w.layout.row_tiles, w.layout.segments.count, tokens,
+                   device_.multiprocessors());
+  switch (shape.tokens) {
+    case 8:
+      return LaunchWgmma<8, 1>(shape, x, tokens, w, epilogue);
+    case 32:
+      return LaunchWgmma<32, 1>(shape, x, tokens, w, epilogue);
+    default:
+      return shape.tiles == 1
+                 ? LaunchWgmma<128, 1>(shape, x, tokens, w, epilogue)
+                 : LaunchWgmma<128, 2>(shape, x, tokens, w, epilogue);
+  }
 }
 
 }  // namespace caravan::worker::cuda

@@ -36,8 +36,14 @@ enum class ProductsBy {
 // One caller at a time. Operands are good until the next one is made.
 class DeviceProducts {
  public:
-  DeviceProducts(Device* device, ProductsBy by)
-      : device_(*device), by_(by), operands_(device), products_(device) {}
+  // Steps of at least `wgmma_tokens` take wgmma, others mma.sync, where the
+  // kernels multiply.
+  DeviceProducts(Device* device, ProductsBy by, int64_t wgmma_tokens)
+      : device_(*device),
+        by_(by),
+        wgmma_tokens_(wgmma_tokens),
+        operands_(device),
+        products_(device) {}
 
   // For matrices that are packed for the library.
   void UseLibrary(GemmTuner* tuner) { tuner_ = tuner; }
@@ -73,10 +79,20 @@ class DeviceProducts {
                              const Epilogue& epilogue);
   absl::Status MultiplyMma(const DeviceView& x, int64_t tokens,
                            const CudaMatrix& w, const Epilogue& epilogue);
+  absl::Status MultiplyWgmma(const DeviceView& x, int64_t tokens,
+                             const CudaMatrix& w, const Epilogue& epilogue);
   template <int kTokenTiles>
   absl::Status LaunchMma(const MmaShape& shape, const DeviceView& x,
                          int64_t tokens, const CudaMatrix& w,
                          const Epilogue& epilogue);
+  template <int kTokens, int kTiles>
+  absl::Status LaunchWgmma(const WgmmaShape& shape, const DeviceView& x,
+                           int64_t tokens, const CudaMatrix& w,
+                           const Epilogue& epilogue);
+  ActivationOrder OrderFor(int64_t tokens) const {
+    return tokens >= wgmma_tokens_ ? ActivationOrder::kSwizzled
+                                   : ActivationOrder::kRegisters;
+  }
 
   size_t workspace_bytes() const {
     return by_ == ProductsBy::kLibrary ? kGemmWorkspaceBytes : 0;
@@ -92,6 +108,7 @@ class DeviceProducts {
 
   Device& device_;
   const ProductsBy by_;
+  const int64_t wgmma_tokens_;
   GemmTuner* tuner_ = nullptr;
   std::vector<Noted> noted_;
   Scratch operands_;

@@ -89,6 +89,30 @@ MmaShape ShapeOfMma(int64_t row_tiles, int segments, int64_t tokens,
   return shape;
 }
 
+WgmmaShape ShapeOfWgmma(int64_t row_tiles, int segments, int64_t tokens,
+                        int multiprocessors) {
+  WgmmaShape shape;
+  shape.tokens = tokens <= 8 ? 8 : tokens <= 32 ? 32 : 128;
+  shape.launch.y = CeilDiv(tokens, shape.tokens);
+  // Twice the rows for as many reads of tokens, where all have work even so.
+  using Large = WgmmaGemmKernel<128, 2>;
+  const int64_t large_blocks =
+      CeilDiv(row_tiles, Large::kRowTiles) * shape.launch.y;
+  if (segments == 1 && shape.tokens == 128 && large_blocks >= multiprocessors) {
+    shape.tiles = 2;
+    shape.launch.shared_bytes = Large::kSharedBytes;
+  } else if (shape.tokens == 128) {
+    shape.launch.shared_bytes = WgmmaGemmKernel<128, 1>::kSharedBytes;
+  } else if (shape.tokens == 32) {
+    shape.launch.shared_bytes = WgmmaGemmKernel<32, 1>::kSharedBytes;
+  } else {
+    shape.launch.shared_bytes = WgmmaGemmKernel<8, 1>::kSharedBytes;
+  }
+  shape.launch.x = CeilDiv(row_tiles, int64_t{2} * shape.tiles * kGroupWarps);
+  shape.launch.threads = Large::kThreads;
+  return shape;
+}
+
 AttentionTables MakeAttentionTables(std::span<const AttentionRow> rows,
                                     int32_t split_keys, int32_t tile_tokens,
                                     int32_t partial_slots) {

@@ -34,6 +34,15 @@ struct MmaShape {
 MmaShape ShapeOfMma(int64_t row_tiles, int segments, int64_t tokens,
                     int multiprocessors);
 
+// How a product with wgmma is cut: the kernel WgmmaGemmKernel<tokens, tiles>.
+struct WgmmaShape {
+  int32_t tokens = 8;  // of a block: 8, 32 or 128
+  int32_t tiles = 1;   // of 64 rows for a group of warps: 1 or, with 128, 2
+  LaunchShape launch;
+};
+WgmmaShape ShapeOfWgmma(int64_t row_tiles, int segments, int64_t tokens,
+                        int multiprocessors);
+
 // The tables of a step's attention.
 struct AttentionTables {
   std::vector<TokenPlace> places;  // of each token

@@ -1,11 +1,12 @@
 // One thread of a grid as kernels see it (kernels/thread.h), and an entry point
 // for every kernel of the list.
+#include "worker/ops/cuda/hopper.h"
 #include "worker/ops/cuda/kernels.h"
 
 namespace caravan::worker::cuda {
 namespace {
 
-extern __shared__ __align__(16) unsigned char shared_memory[];
+extern __shared__ __align__(1024) unsigned char shared_memory[];
 
 class CudaThread {
  public:
@@ -61,10 +62,57 @@ class CudaThread {
         : "l"(address));
     return value;
   }
+
+#ifdef CARAVAN_HOPPER
+  static constexpr bool kHasWgmma = true;
+  __device__ __forceinline__ uint32_t SharedAddress(const void* address) const {
+    return hopper::SharedAddress(address);
+  }
+  __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int count) {
+    hopper::InitBarrier(barrier, count);
+  }
+  __device__ __forceinline__ void PublishBarriers() {
+    hopper::PublishBarriers();
+  }
+  __device__ __forceinline__ void ArriveBarrier(uint64_t* barrier) {
+    hopper::ArriveBarrier(barrier);
+  }
+  __device__ __forceinline__ void ExpectBytes(uint64_t* barrier, int bytes) {
+    hopper::ExpectBytes(barrier, bytes);
+  }
+  __device__ __forceinline__ void WaitBarrier(uint64_t* barrier, int parity) {
+    hopper::WaitBarrier(barrier, parity);
+  }
+  __device__ __forceinline__ void CopyBulk(void* target, const void* source,
+                                           int bytes, uint64_t* barrier) {
+    hopper::CopyBulk(target, source, bytes, barrier);
+  }
+  __device__ __forceinline__ void TakeRegisters() { hopper::TakeRegisters(); }
+  __device__ __forceinline__ void GiveRegisters() { hopper::GiveRegisters(); }
+  __device__ __forceinline__ void BeginWgmma() { hopper::BeginWgmma(); }
+  template <int kSums>
+  __device__ __forceinline__ void Wgmma(float (&c)[kSums], const uint32_t* a,
+                                        uint64_t descriptor) {
+    hopper::Wgmma(c, a, descriptor);
+  }
+  __device__ __forceinline__ void EndWgmma() { hopper::EndWgmma(); }
+#else
+  static constexpr bool kHasWgmma = false;
+#endif
 };
 
+// Blocks of a multiprocessor to leave registers for; 0: as many as may be.
 template <typename Kernel>
-__global__ void __launch_bounds__(Kernel::kThreads)
+constexpr int MinBlocks() {
+  if constexpr (requires { Kernel::kMinBlocks; }) {
+    return Kernel::kMinBlocks;
+  } else {
+    return 0;
+  }
+}
+
+template <typename Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, MinBlocks<Kernel>())
     Entry(const __grid_constant__ typename Kernel::Args args) {
   CudaThread thread;
   Kernel::Run(args, thread);

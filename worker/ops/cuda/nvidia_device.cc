@@ -114,6 +114,7 @@ class NvidiaDevice final : public Device {
 
   std::string architecture() const override { return architecture_; }
   int multiprocessors() const override { return multiprocessors_; }
+  bool wgmma() const override { return architecture_ == "sm90"; }
   absl::StatusOr<size_t> FreeBytes() override;
   absl::StatusOr<void*> Allocate(size_t bytes) override;
   void Free(void* memory) override;

@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <string>
 #include <utility>
 
 #include "common/status/errors.h"
@@ -22,7 +24,7 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = size_t{256} << 10;
 
-enum class FiberState { kRunnable, kAtBarrier, kAtWarp, kDone };
+enum class FiberState { kRunnable, kAtBarrier, kAtWarp, kAtBytes, kDone };
 
 // What a lane gives to the others of its warp.
 struct Operands {
@@ -60,6 +62,29 @@ void Arrive([[maybe_unused]] Stack& at, [[maybe_unused]] Stack* from) {
 #endif
 }
 
+// What "mbarrier" counts: a phase ends when all have arrived and all bytes
+// have come.
+struct ByteBarrier {
+  int threads = 0;
+  int arrivals = 0;
+  int64_t bytes = 0;
+  int parity = 0;  // of the phase that is under way
+
+  void Settle() {
+    if (arrivals < threads || bytes != 0) return;
+    arrivals = 0;
+    parity ^= 1;
+  }
+};
+
+// A copy that the copy engine will make: when nobody can run without it.
+struct Copy {
+  void* target;
+  const void* source;
+  int bytes;
+  uint64_t* barrier;
+};
+
 // Lives from block to block: entered once by ucontext, from then on by jumps,
 // which ask nothing of the kernel.
 struct Fiber {
@@ -70,6 +95,8 @@ struct Fiber {
   Stack stack;
   FiberState state = FiberState::kDone;
   int collectives = 0;
+  const uint64_t* barrier = nullptr;  // where it waits for bytes
+  int parity = 0;
 };
 
 // The block that is running; one at a time in a thread.
@@ -79,12 +106,22 @@ struct Block {
   Stack scheduler_stack;
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::vector<std::byte> shared;
+  std::vector<std::byte> shared;  // its memory begins at a border of 1024
+  std::map<const uint64_t*, ByteBarrier> barriers;
+  std::vector<Copy> copies;
+  std::string fault;
   std::function<void(int)> body;
   int current = 0;
   int x = 0, y = 0, z = 0;
 };
 thread_local Block block;
+
+constexpr size_t kSharedBorder = 1024;
+
+std::byte* SharedBegin() {
+  const auto address = reinterpret_cast<uintptr_t>(block.shared.data());
+  return block.shared.data() + (kSharedBorder - address % kSharedBorder);
+}
 
 void Yield(FiberState state) {
   Fiber& fiber = block.fibers[block.current];
@@ -146,7 +183,7 @@ class EmulatedThread {
   int block_x() const { return block.x; }
   int block_y() const { return block.y; }
   int block_z() const { return block.z; }
-  void* shared() const { return block.shared.data(); }
+  void* shared() const { return SharedBegin(); }
   void Sync() { Yield(FiberState::kAtBarrier); }
 
   float ShuffleXor(float value, int mask) {
@@ -188,7 +225,99 @@ class EmulatedThread {
 
   Words4 LoadStream(const Words4* address) { return *address; }
 
+  static constexpr bool kHasWgmma = true;
+  uint32_t SharedAddress(const void* address) const {
+    return static_cast<uint32_t>(static_cast<const std::byte*>(address) -
+                                 SharedBegin());
+  }
+  void InitBarrier(uint64_t* barrier, int count) {
+    block.barriers[barrier] = {.threads = count};
+  }
+  void PublishBarriers() { Sync(); }
+  void ArriveBarrier(uint64_t* barrier) {
+    ByteBarrier& own = block.barriers.at(barrier);
+    ++own.arrivals;
+    own.Settle();
+  }
+  void ExpectBytes(uint64_t* barrier, int bytes) {
+    block.barriers.at(barrier).bytes += bytes;
+    ArriveBarrier(barrier);
+  }
+  void WaitBarrier(uint64_t* barrier, int parity) {
+    if (block.barriers.at(barrier).parity != parity) return;
+    block.fibers[thread_].barrier = barrier;
+    block.fibers[thread_].parity = parity;
+    Yield(FiberState::kAtBytes);
+  }
+  void CopyBulk(void* target, const void* source, int bytes,
+                uint64_t* barrier) {
+    if (bytes % 16 != 0 || SharedAddress(target) % 16 != 0) {
+      block.fault = "a bulk copy of other than whole 16 bytes";
+    }
+    block.copies.push_back({target, source, bytes, barrier});
+  }
+  void TakeRegisters() {}
+  void GiveRegisters() {}
+
+  // PTX ISA, "Asynchronous warpgroup level matrix multiply-accumulate": warp w
+  // of four has rows 16 w to 16 w + 15 of A and of C, in the registers of
+  // mma.m16n8k16, columns of C in groups of 8. Operands are read at the end:
+  // what changes before, changes the result.
+  void BeginWgmma() { products_.clear(); }
+  template <int kSums>
+  void Wgmma(float (&c)[kSums], const uint32_t* a, uint64_t descriptor) {
+    products_.push_back({c, kSums, a, descriptor});
+  }
+  void EndWgmma() {
+    for (const Product& product : products_) Multiply(product);
+    products_.clear();
+  }
+
  private:
+  struct Product {
+    float* c;
+    int sums;
+    const uint32_t* a;
+    uint64_t descriptor;
+  };
+
+  void Multiply(const Product& product) {
+    Operands own;
+    std::memcpy(own.a, product.a, sizeof(own.a));
+    const auto& all = Exchange(own);
+    float a[2][16];
+    for (int k = 0; k < 16; ++k) {
+      a[0][k] = ElementA(all, lane() / 4, k);
+      a[1][k] = ElementA(all, lane() / 4 + 8, k);
+    }
+    for (int i = 0; i < product.sums; ++i) {
+      const int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+      double sum = product.c[i];
+      for (int k = 0; k < 16; ++k) {
+        sum += static_cast<double>(a[i / 2 % 2][k]) *
+               ElementB(product.descriptor, k, column);
+      }
+      product.c[i] = static_cast<float>(sum);
+    }
+  }
+
+  // PTX ISA, "Matrix descriptor" and "Strides": K-major, rows of 64 bytes, the
+  // address bits 4 and 5 changed by bits 7 and 8.
+  static float ElementB(uint64_t descriptor, int k, int column) {
+    if (descriptor >> 62 != 2) block.fault = "a swizzle other than 64 bytes";
+    const uint64_t start = (descriptor & 0x3fff) << 4;
+    const uint64_t stride = (descriptor >> 32 & 0x3fff) << 4;
+    uint64_t address = start + column / 8 * stride + column % 8 * 64 + k * 2;
+    address ^= (address >> 7 & 3) << 4;
+    if (address + 2 > block.shared.size() - kSharedBorder) {
+      block.fault = "a descriptor beyond the block's shared memory";
+      return 0;
+    }
+    Bf16 value;
+    std::memcpy(&value, SharedBegin() + address, 2);
+    return ToFloat(value);
+  }
+
   using Lanes = std::array<Operands, kWarpLanes>;
 
   const Lanes& Exchange(const Operands& own) {
@@ -210,6 +339,7 @@ class EmulatedThread {
   }
 
   const int thread_;
+  std::vector<Product> products_;
 };
 
 void Prepare(int threads, size_t shared_bytes) {
@@ -218,7 +348,9 @@ void Prepare(int threads, size_t shared_bytes) {
   }
   block.warps.resize((threads + 31) / 32);
   // What is not initialized is not zero either.
-  block.shared.assign(shared_bytes, std::byte{0xff});
+  block.shared.assign(shared_bytes + kSharedBorder, std::byte{0xff});
+  block.barriers.clear();
+  block.copies.clear();
   for (int i = 0; i < threads; ++i) {
     block.fibers[i].state = FiberState::kRunnable;
     block.fibers[i].collectives = 0;
@@ -232,6 +364,29 @@ bool AllIn(int begin, int end, FiberState state) {
   return true;
 }
 
+// Makes the copies that were asked for, and lets those go on who waited for
+// them or for arrivals.
+bool ReleaseWaitingForBytes(int threads) {
+  for (const Copy& copy : block.copies) {
+    std::memcpy(copy.target, copy.source, copy.bytes);
+    ByteBarrier& barrier = block.barriers.at(copy.barrier);
+    barrier.bytes -= copy.bytes;
+    barrier.Settle();
+  }
+  block.copies.clear();
+  bool released = false;
+  for (int i = 0; i < threads; ++i) {
+    Fiber& fiber = block.fibers[i];
+    if (fiber.state != FiberState::kAtBytes ||
+        block.barriers.at(fiber.barrier).parity == fiber.parity) {
+      continue;
+    }
+    fiber.state = FiberState::kRunnable;
+    released = true;
+  }
+  return released;
+}
+
 // Lets those go on whose companions have all come; false where nobody can.
 bool Release(int threads) {
   bool released = false;
@@ -242,10 +397,12 @@ bool Release(int threads) {
     }
     released = true;
   }
-  if (released) return true;
+  if (released || ReleaseWaitingForBytes(threads)) return true;
   for (int i = 0; i < threads; ++i) {  // threads that ended do not count
     const FiberState state = block.fibers[i].state;
-    if (state == FiberState::kAtWarp) return false;
+    if (state == FiberState::kAtWarp || state == FiberState::kAtBytes) {
+      return false;
+    }
     if (state == FiberState::kAtBarrier) released = true;
   }
   for (int i = 0; i < threads; ++i) {
@@ -389,6 +546,11 @@ absl::Status EmulatedDevice::Run(int index, const LaunchShape& shape,
       return MakeError(Reason::kInternal,
                        StrCat("kernel ", index,
                               ": threads wait for others that never come"));
+    }
+    if (!block.fault.empty()) {
+      return MakeError(Reason::kInternal,
+                       StrCat("kernel ", index, ": ",
+                              std::exchange(block.fault, std::string())));
     }
   }
   return absl::OkStatus();

@@ -25,7 +25,8 @@ struct EmulatedOptions {
   // the order misses a barrier.
   bool descending = false;
   int multiprocessors = 2;
-  std::optional<EmulatedLibraryOptions> library;  // none: as it says
+  std::optional<EmulatedLibraryOptions> library = {};  // none: as it says
+  bool wgmma = false;
 };
 
 // Errors name kernels by their place in AllKernels: barriers that some threads
@@ -40,6 +41,7 @@ class EmulatedDevice final : public Device {
 
   std::string architecture() const override { return "emulated"; }
   int multiprocessors() const override { return options_.multiprocessors; }
+  bool wgmma() const override { return options_.wgmma; }
   absl::StatusOr<size_t> FreeBytes() override { return size_t{1} << 30; }
 
   absl::StatusOr<void*> Allocate(size_t bytes) override;

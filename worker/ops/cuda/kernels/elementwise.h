@@ -5,6 +5,7 @@
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_ELEMENTWISE_H_
 
 #include "worker/ops/cuda/kernels/operands.h"
+#include "worker/ops/cuda/kernels/swizzled.h"
 
 namespace caravan::worker::cuda {
 
@@ -66,6 +67,7 @@ struct PackActivationsKernel {
     int32_t tokens;
     SegmentTable segments;
     uint32_t* target;
+    ActivationOrder order;
   };
   template <typename Thread>
   static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
@@ -76,7 +78,7 @@ struct PackActivationsKernel {
     for (int64_t p = 2 * thread.thread(); p < depth; p += 2 * kThreads) {
       const int64_t low = args.segments.Unpad(p);
       const int64_t high = args.segments.Unpad(p + 1);
-      args.target[ActivationOffset(t, p, depth) / 2] =
+      args.target[OrderedOffset(args.order, t, p, args.tokens, depth) / 2] =
           PackBf16(real && low >= 0 ? row[low] : 0.0f,
                    real && high >= 0 ? row[high] : 0.0f);
     }

@@ -16,6 +16,7 @@
 #include "worker/ops/cuda/kernels/sample_draw.h"
 #include "worker/ops/cuda/kernels/sample_logits.h"
 #include "worker/ops/cuda/kernels/sample_scores.h"
+#include "worker/ops/cuda/kernels/wgmma_gemm.h"
 
 namespace caravan::worker::cuda {
 
@@ -38,7 +39,9 @@ using AllKernels = KernelList<
     EmbedKernel, PackWeightsKernel, PackActivationsKernel, RoundRowsKernel,
     FinishProductKernel, RopeStoreKernel, CopyBlockKernel, NormKernel,
     ChainGemmKernel, ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
-    MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>, MmaAttendKernel,
+    MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
+    WgmmaGemmKernel<8, 1>, WgmmaGemmKernel<32, 1>, WgmmaGemmKernel<128, 1>,
+    WgmmaGemmKernel<128, 2>, MmaAttendKernel,
     ReadCeilingKernel, MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel,
     BeginDrawKernel, WeightBucketsKernel, NarrowKernel, WeightSharesKernel,
     PickTokenKernel, RankKernel, FinishScoresKernel>;

@@ -15,6 +15,28 @@
 
 namespace caravan::worker::cuda {
 
+// Hands a lane's sums of 16 packed rows by 8 tokens to the epilogue.
+CARAVAN_DEVICE void StoreTile(const Epilogue& epilogue, int32_t tile,
+                              int32_t token_tile, int32_t tokens,
+                              const float* sums, int lane) {
+  CARAVAN_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int64_t token =
+        int64_t{token_tile} * kMmaTokens + AccumulatorColumn(lane, i);
+    if (token >= tokens) continue;
+    if (epilogue.mode == EpilogueMode::kSilu) {
+      const int64_t column = int64_t{tile} * 8 + AccumulatorRow(lane, 0);
+      if (column < epilogue.columns) {
+        epilogue.PutSilu(token, column, sums[i], sums[2 + i]);
+      }
+      continue;
+    }
+    const int64_t row = int64_t{tile} * kMmaRows + AccumulatorRow(lane, 0);
+    if (row < epilogue.columns) epilogue.Put(token, row, sums[i]);
+    if (row + 8 < epilogue.columns) epilogue.Put(token, row + 8, sums[2 + i]);
+  }
+}
+
 // A warp computes 16 packed rows by 8 * kTokenTiles tokens of one segment.
 // With 8 segments a block is one row tile, a warp a segment, and the sums are
 // added as Tree8; with one segment a block is as many row tiles as it has
@@ -47,7 +69,8 @@ struct MmaGemmKernel {
       Accumulate(args, tile, 0, first, sums, thread);
       CARAVAN_UNROLL
       for (int n = 0; n < kTokenTiles; ++n) {
-        Finish(args, tile, first + n, sums[n], thread.lane());
+        StoreTile(args.epilogue, tile, first + n, args.tokens, sums[n],
+                  thread.lane());
       }
       return;
     }
@@ -70,7 +93,8 @@ struct MmaGemmKernel {
         total[i] = Tree8(shared + (n * 4 + i) * kWarpLanes + thread.lane(),
                          kTokenTiles * kSumsOfTile);
       }
-      Finish(args, tile, first + n, total, thread.lane());
+      StoreTile(args.epilogue, tile, first + n, args.tokens, total,
+                thread.lane());
     }
   }
 
@@ -126,32 +150,6 @@ struct MmaGemmKernel {
       const Words4* const tile = w + int64_t{2} * (step + u) * kWarpLanes;
       out[2 * u] = thread.LoadStream(tile);
       out[2 * u + 1] = thread.LoadStream(tile + kWarpLanes);
-    }
-  }
-
-  // Hands this lane's sums of a tile of tokens to the epilogue.
-  static CARAVAN_DEVICE void Finish(const Args& args, int32_t tile,
-                                    int32_t token_tile, const float* sums,
-                                    int lane) {
-    const Epilogue& epilogue = args.epilogue;
-    const bool silu = epilogue.mode == EpilogueMode::kSilu;
-    CARAVAN_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const int64_t token =
-          int64_t{token_tile} * kMmaTokens + AccumulatorColumn(lane, i);
-      if (token >= args.tokens) continue;
-      if (silu) {
-        const int64_t column = int64_t{tile} * 8 + AccumulatorRow(lane, 0);
-        if (column < epilogue.columns) {
-          epilogue.PutSilu(token, column, sums[i], sums[2 + i]);
-        }
-        continue;
-      }
-      const int64_t row = int64_t{tile} * kMmaRows + AccumulatorRow(lane, 0);
-      if (row < epilogue.columns) epilogue.Put(token, row, sums[i]);
-      if (row + 8 < epilogue.columns) {
-        epilogue.Put(token, row + 8, sums[2 + i]);
-      }
     }
   }
 };

@@ -6,6 +6,7 @@
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_NORM_H_
 
 #include "worker/ops/cuda/kernels/operands.h"
+#include "worker/ops/cuda/kernels/swizzled.h"
 
 namespace caravan::worker::cuda {
 
@@ -28,6 +29,7 @@ struct NormKernel {
     float* floats;          // one of these three is not null
     uint16_t* halves;
     uint32_t* fragments;
+    ActivationOrder order;
   };
 
   template <typename Thread>
@@ -106,7 +108,8 @@ struct NormKernel {
       const float low = real && k < dim ? (x[k] * scale) * args.norm[k] : 0.0f;
       const float high =
           real && k + 1 < dim ? (x[k + 1] * scale) * args.norm[k + 1] : 0.0f;
-      args.fragments[ActivationOffset(i, k, depth) / 2] = PackBf16(low, high);
+      args.fragments[OrderedOffset(args.order, i, k, args.rows, depth) / 2] =
+          PackBf16(low, high);
     }
   }
 };

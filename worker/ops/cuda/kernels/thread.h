@@ -9,7 +9,7 @@
 //
 //   thread(), lane(), warp()    place in the block and in its warp of 32
 //   block_x(), block_y(), block_z()
-//   shared()                    the block's shared memory, 16-byte aligned
+//   shared()                    the block's shared memory, 1024-byte aligned
 //   Sync()                      waits for all threads of the block
 //   ShuffleXor(value, mask)     `value` (float, uint32_t) of lane() ^ mask; the
 //                               whole warp calls
@@ -17,6 +17,24 @@
 //   Mma(c, a, b)                c += a b on tensor cores (fragments.h); the
 //                               whole warp calls
 //   LoadStream(address)         16 bytes that are read once
+//   kHasWgmma                   whether there is what follows (sm_90a)
+//
+//   InitBarrier(barrier, n)     completes a phase after n arrivals and all
+//   bytes
+//                               that were expected; one thread calls
+//   PublishBarriers()           after that; the whole block calls
+//   ArriveBarrier(barrier)      one arrival
+//   ExpectBytes(barrier, n)     one arrival, and n bytes to come
+//   WaitBarrier(barrier, p)     until the phase of parity p (0 first) completed
+//   CopyBulk(to, from, n, barrier)  n bytes to shared memory, later; multiples
+//                               of 16
+//   SharedAddress(address)      where shared memory lies for descriptors
+//   TakeRegisters(), GiveRegisters()  of groups of four warps, to those that
+//                               multiply from the one that does not
+//   BeginWgmma()                before a row of Wgmma; four warps call
+//   Wgmma(c, a, descriptor)     c += a b, later (swizzled.h); nobody touches c,
+//                               a or b before
+//   EndWgmma()                  waits for all of them
 //
 // The device has one implementation of Thread (kernels.cu), tests another that
 // runs the same kernels on the host, so every index is checked without a GPU.
