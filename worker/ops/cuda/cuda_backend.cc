@@ -1,5 +1,6 @@
 #include "worker/ops/cuda/cuda_backend.h"
 
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -55,6 +56,7 @@ class CudaBackend final : public Backend {
   CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options,
               int64_t wgmma_tokens)
       : options_(options),
+        wgmma_tokens_(wgmma_tokens),
         device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
@@ -77,8 +79,7 @@ class CudaBackend final : public Backend {
   std::string NumericsClass(WeightTypes weights) const override {
     const bool wgmma = options_.tensor_cores == TensorCores::kWgmma;
     return StrCat("cuda-", device_->architecture(), fast() ? "-fast" : "",
-                  wgmma ? "-wgmma" : "",
-                  "/w:", Name(weights),
+                  wgmma ? "-wgmma" : "", "/w:", Name(weights),
                   "/a:", Name(options_.numerics.activations),
                   "/kv:", Name(options_.numerics.kv), "/v1");
   }
@@ -167,6 +168,7 @@ class CudaBackend final : public Backend {
                           std::span<const float> bias, const View<float>& x);
 
   const CudaOptions options_;
+  const int64_t wgmma_tokens_;
   const std::unique_ptr<RecordingDevice> device_;
   StepInputsOnDevice inputs_;
   DeviceSampler sampler_;
@@ -259,7 +261,7 @@ absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaBackend::PackChecked(
   if (known == equal_tokens_.end()) {
     CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> ours,
                              PackAs(parts, spec, policy()));
-    DeviceProducts products(device_.get(), ProductsBy::kKernels);
+    DeviceProducts products(device_.get(), ProductsBy::kKernels, wgmma_tokens_);
     products.UseLibrary(tuner_.get());
     CARAVAN_ASSIGN_OR_RETURN(
         equal_tokens_[shape],

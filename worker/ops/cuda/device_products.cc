@@ -71,7 +71,7 @@ absl::StatusOr<DeviceView> DeviceProducts::Norm(const NormInput& input,
                              .floats = nullptr,
                              .halves = nullptr,
                              .fragments = nullptr,
-                             .order = OrderFor(rows)};
+                             .order = OrderFor(rows, w)};
   if (fragments) {
     kernel.fragments = static_cast<uint32_t*>(target);
   } else if (w.layout.library) {
@@ -110,7 +110,7 @@ absl::StatusOr<DeviceView> DeviceProducts::Operand(const DeviceView& x,
        .tokens = static_cast<int32_t>(tokens),
        .segments = w.layout.segments,
        .target = static_cast<uint32_t*>(target),
-       .order = OrderFor(tokens)}));
+       .order = OrderFor(tokens, w)}));
   return DeviceView{static_cast<float*>(target), w.cols};
 }
 
@@ -120,7 +120,7 @@ absl::Status DeviceProducts::Multiply(const DeviceView& x, int64_t tokens,
   if (tokens == 0) return absl::OkStatus();
   if (w.layout.library) return MultiplyByLibrary(x, tokens, w, epilogue);
   if (!w.layout.fragments) return MultiplyChains(x, tokens, w, epilogue);
-  return OrderFor(tokens) == ActivationOrder::kSwizzled
+  return OrderFor(tokens, w) == ActivationOrder::kSwizzled
              ? MultiplyWgmma(x, tokens, w, epilogue)
              : MultiplyMma(x, tokens, w, epilogue);
 }
@@ -140,18 +140,38 @@ absl::Status DeviceProducts::MultiplyChains(const DeviceView& x, int64_t tokens,
        .epilogue = epilogue});
 }
 
-template <int kTokenTiles>
+template <int kTokenTiles, typename Source>
 absl::Status DeviceProducts::LaunchMma(const MmaShape& shape,
                                        const DeviceView& x, int64_t tokens,
                                        const CudaMatrix& w,
                                        const Epilogue& epilogue) {
-  return device_.Launch<MmaGemmKernel<kTokenTiles>>(
-      shape.launch, {.w = w.weights(),
-                     .x = reinterpret_cast<const Words4*>(x.data),
-                     .tokens = static_cast<int32_t>(tokens),
-                     .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
-                     .warps = shape.warps,
-                     .epilogue = epilogue});
+  using Kernel = MmaGemmKernel<kTokenTiles, Source>;
+  LaunchShape launch = shape.launch;
+  launch.shared_bytes += Kernel::kTableBytes;
+  return device_.Launch<Kernel>(
+      launch, {.w = w.weights(),
+               .x = reinterpret_cast<const Words4*>(x.data),
+               .tokens = static_cast<int32_t>(tokens),
+               .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
+               .warps = shape.warps,
+               .epilogue = epilogue});
+}
+
+template <typename Source>
+absl::Status DeviceProducts::LaunchTiles(const MmaShape& shape,
+                                         const DeviceView& x, int64_t tokens,
+                                         const CudaMatrix& w,
+                                         const Epilogue& epilogue) {
+  switch (shape.token_tiles) {
+    case 1:
+      return LaunchMma<1, Source>(shape, x, tokens, w, epilogue);
+    case 2:
+      return LaunchMma<2, Source>(shape, x, tokens, w, epilogue);
+    case 4:
+      return LaunchMma<4, Source>(shape, x, tokens, w, epilogue);
+    default:
+      return LaunchMma<8, Source>(shape, x, tokens, w, epilogue);
+  }
 }
 
 absl::Status DeviceProducts::MultiplyMma(const DeviceView& x, int64_t tokens,
@@ -159,16 +179,9 @@ absl::Status DeviceProducts::MultiplyMma(const DeviceView& x, int64_t tokens,
                                          const Epilogue& epilogue) {
   const MmaShape shape = ShapeOfMma(w.layout.row_tiles, w.layout.segments.count,
                                     tokens, device_.multiprocessors());
-  switch (shape.token_tiles) {
-    case 1:
-      return LaunchMma<1>(shape, x, tokens, w, epilogue);
-    case 2:
-      return LaunchMma<2>(shape, x, tokens, w, epilogue);
-    case 4:
-      return LaunchMma<4>(shape, x, tokens, w, epilogue);
-    default:
-      return LaunchMma<8>(shape, x, tokens, w, epilogue);
-  }
+  return w.layout.four_bit
+             ? LaunchTiles<FourBitSource>(shape, x, tokens, w, epilogue)
+             : LaunchTiles<Bf16Source>(shape, x, tokens, w, epilogue);
 }
 
 // Where nothing but the product is wanted, the library writes where it is

@@ -81,7 +81,11 @@ class DeviceProducts {
                            const CudaMatrix& w, const Epilogue& epilogue);
   absl::Status MultiplyWgmma(const DeviceView& x, int64_t tokens,
                              const CudaMatrix& w, const Epilogue& epilogue);
-  template <int kTokenTiles>
+  template <typename Source>
+  absl::Status LaunchTiles(const MmaShape& shape, const DeviceView& x,
+                           int64_t tokens, const CudaMatrix& w,
+                           const Epilogue& epilogue);
+  template <int kTokenTiles, typename Source>
   absl::Status LaunchMma(const MmaShape& shape, const DeviceView& x,
                          int64_t tokens, const CudaMatrix& w,
                          const Epilogue& epilogue);
@@ -89,9 +93,11 @@ class DeviceProducts {
   absl::Status LaunchWgmma(const WgmmaShape& shape, const DeviceView& x,
                            int64_t tokens, const CudaMatrix& w,
                            const Epilogue& epilogue);
-  ActivationOrder OrderFor(int64_t tokens) const {
-    return tokens >= wgmma_tokens_ ? ActivationOrder::kSwizzled
-                                   : ActivationOrder::kRegisters;
+  // wgmma takes matrices of bf16.
+  ActivationOrder OrderFor(int64_t tokens, const CudaMatrix& w) const {
+    return tokens >= wgmma_tokens_ && !w.layout.four_bit
+               ? ActivationOrder::kSwizzled
+               : ActivationOrder::kRegisters;
   }
 
   size_t workspace_bytes() const {

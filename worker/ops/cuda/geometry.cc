@@ -55,8 +55,12 @@ SegmentTable OneSegment(int64_t k) {
 }
 
 SegmentTable EightSegments(int64_t k, int64_t unit) {
+  return OwnSegments(OwnedSegments(), k, unit);
+}
+
+SegmentTable OwnSegments(const OwnedSegments& owned, int64_t k, int64_t unit) {
   static_assert(kMaxSegments == kSegments);
-  const auto borders = SegmentBorders(k, unit);
+  const auto borders = OwnedBorders(owned, k, unit);
   SegmentTable table;
   table.count = kSegments;
   for (int s = 0; s <= kSegments; ++s) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "worker/ops/backend.h"
 #include "worker/ops/cuda/device.h"
 #include "worker/ops/ops.h"
 
@@ -23,6 +24,8 @@ constexpr int64_t RoundUp(int64_t value, int64_t unit) {
 // steps of the tensor cores.
 SegmentTable OneSegment(int64_t k);
 SegmentTable EightSegments(int64_t k, int64_t unit);
+// Those of a rank: the others are empty, and behind.
+SegmentTable OwnSegments(const OwnedSegments& owned, int64_t k, int64_t unit);
 
 // How a product on tensor cores is cut.
 struct MmaShape {

@@ -17,6 +17,21 @@ DType PlainTypeOf(std::span<const RawMatrix> parts) {
   return PlainDType(parts[0].type).value_or(DType::kFp32);
 }
 
+bool SameTypes(std::span<const RawMatrix> parts) {
+  for (const RawMatrix& part : parts) {
+    if (part.type != parts[0].type) return false;
+  }
+  return true;
+}
+
+// Whether every group of 32 columns lies in one segment.
+bool KeepsGroups(const SegmentTable& segments) {
+  for (int s = 0; s <= segments.count; ++s) {
+    if (segments.begin[s] % kStepDepth != 0) return false;
+  }
+  return true;
+}
+
 bool HasSegments(PackKind kind) {
   return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
 }
@@ -33,8 +48,7 @@ class Packer {
         matrix_(matrix) {}
 
   absl::Status Part(const RawMatrix& part, int index, int64_t part_begin) {
-    const int64_t row_bytes =
-        part.cols * static_cast<int64_t>(SizeOf(layout_.dtype));
+    const int64_t row_bytes = RowBytes(TargetType(part), part.cols);
     const int64_t at_once =
         std::max<int64_t>(1, static_cast<int64_t>(staging_bytes_) /
                                  std::max<int64_t>(1, row_bytes));
@@ -52,11 +66,18 @@ class Packer {
   }
 
  private:
-  // `count` rows one after the other, in the layout's type.
+  // What rows are uploaded in.
+  WeightType TargetType(const RawMatrix& part) const {
+    return layout_.four_bit ? part.type : FromDType(layout_.dtype);
+  }
+
+  // `count` rows one after the other, in that type.
   const std::byte* RowsOf(const RawMatrix& part, int64_t first, int64_t count) {
-    const bool same = part.type == FromDType(layout_.dtype);
-    if (same && part.interleaved == 0) return part.row(first);
-    const size_t row_bytes = part.cols * SizeOf(layout_.dtype);
+    const bool same = part.type == TargetType(part);
+    if (same && part.interleaved == 0 && part.stored_cols == part.cols) {
+      return part.row(first);
+    }
+    const size_t row_bytes = RowBytes(TargetType(part), part.cols);
     rows_.resize(count * row_bytes);
     for (int64_t i = 0; i < count; ++i) {
       std::byte* const target = rows_.data() + i * row_bytes;
@@ -77,10 +98,32 @@ class Packer {
                                DeviceBuffer::Allocate(&device_, bytes));
     }
     CARAVAN_RETURN_IF_ERROR(device_.Upload(staging_.data(), source, bytes));
+    if (layout_.four_bit) {
+      return TurnFourBit(first, count, row_bytes, index, part_begin);
+    }
     return device_.Launch<PackWeightsKernel>(
         {.x = count, .threads = PackWeightsKernel::kThreads},
         {.source = staging_.As<uint16_t>(),
          .target = matrix_.buffer.As<uint16_t>(),
+         .segments = layout_.segments,
+         .first_row = first,
+         .part_begin = part_begin,
+         .part = index,
+         .interleaved = layout_.kind == PackKind::kGateUp});
+  }
+
+  absl::Status TurnFourBit(int64_t first, int64_t count, int64_t row_bytes,
+                           int index, int64_t part_begin) {
+    std::byte* const scales =
+        matrix_.buffer.As<std::byte>() +
+        CodeBytes(layout_.row_tiles, layout_.segments.depth());
+    return device_.Launch<PackFourBitKernel>(
+        {.x = count, .threads = PackFourBitKernel::kThreads},
+        {.source = staging_.As<unsigned char>(),
+         .row_bytes = row_bytes,
+         .codes = matrix_.buffer.As<uint32_t>(),
+         .scales = reinterpret_cast<unsigned char*>(scales),
+         .format = layout_.format,
          .segments = layout_.segments,
          .first_row = first,
          .part_begin = part_begin,
@@ -99,6 +142,10 @@ class Packer {
 }  // namespace
 
 size_t MatrixLayout::bytes() const {
+  if (four_bit) {
+    return CodeBytes(row_tiles, segments.depth()) +
+           ScaleBytes(format, row_tiles, segments.depth());
+  }
   return fragments ? row_tiles * kMmaRows * segments.depth() * sizeof(uint16_t)
                    : rows * segments.columns() * SizeOf(dtype);
 }
@@ -110,14 +157,18 @@ MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
   layout.dtype = PlainTypeOf(parts);
   for (const RawMatrix& part : parts) layout.rows += part.rows;
   const int64_t cols = parts[0].cols;
-  const bool multiplies = policy.tensor_cores && layout.dtype == DType::kBf16 &&
-                          spec.kind != PackKind::kEmbedding;
-  layout.library = multiplies && policy.library &&
+  const bool multiplies =
+      policy.tensor_cores && spec.kind != PackKind::kEmbedding;
+  const bool rounded = multiplies && layout.dtype == DType::kBf16;
+  layout.library = rounded && policy.library &&
                    layout.rows % kLibraryUnit == 0 && cols % kLibraryUnit == 0;
-  layout.fragments = multiplies && !layout.library;
   layout.segments = HasSegments(spec.kind) && !layout.library
-                        ? EightSegments(cols, spec.unit)
+                        ? OwnSegments(spec.owned, cols, spec.unit)
                         : OneSegment(cols);
+  layout.four_bit = multiplies && SameTypes(parts) &&
+                    KeepsGroups(layout.segments) &&
+                    FourBitFormatOf(parts[0].type, layout.format);
+  layout.fragments = (rounded && !layout.library) || layout.four_bit;
   layout.row_tiles = spec.kind == PackKind::kGateUp
                          ? CeilDiv(parts[0].rows, kMmaRows / 2)
                          : CeilDiv(layout.rows, kMmaRows);
@@ -127,6 +178,13 @@ MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
 Weights CudaMatrix::weights() const {
   Weights weights;
   weights.data = buffer.data();
+  if (layout.four_bit) {
+    weights.four_bit.codes = buffer.As<uint32_t>();
+    weights.four_bit.scales =
+        buffer.As<unsigned char>() +
+        CodeBytes(layout.row_tiles, layout.segments.depth());
+    weights.four_bit.format = layout.format;
+  }
   weights.dtype = layout.dtype;
   weights.fragments = layout.fragments;
   weights.rows = static_cast<int32_t>(layout.rows);

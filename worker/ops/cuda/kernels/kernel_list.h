@@ -10,6 +10,7 @@
 #include "worker/ops/cuda/kernels/chain_attention.h"
 #include "worker/ops/cuda/kernels/chain_gemm.h"
 #include "worker/ops/cuda/kernels/elementwise.h"
+#include "worker/ops/cuda/kernels/four_bit_gemm.h"
 #include "worker/ops/cuda/kernels/mma_attention.h"
 #include "worker/ops/cuda/kernels/mma_gemm.h"
 #include "worker/ops/cuda/kernels/norm.h"
@@ -39,7 +40,9 @@ using AllKernels = KernelList<
     EmbedKernel, PackWeightsKernel, PackActivationsKernel, RoundRowsKernel,
     FinishProductKernel, RopeStoreKernel, CopyBlockKernel, NormKernel,
     ChainGemmKernel, ChainAttendKernel, CombineKernel, MmaGemmKernel<1>,
-    MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>,
+    MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>, PackFourBitKernel,
+    MmaGemmKernel<1, FourBitSource>, MmaGemmKernel<2, FourBitSource>,
+    MmaGemmKernel<4, FourBitSource>, MmaGemmKernel<8, FourBitSource>,
     WgmmaGemmKernel<8, 1>, WgmmaGemmKernel<32, 1>, WgmmaGemmKernel<128, 1>,
     WgmmaGemmKernel<128, 2>, MmaAttendKernel,
     ReadCeilingKernel, MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel,

@@ -37,11 +37,40 @@ CARAVAN_DEVICE void StoreTile(const Epilogue& epilogue, int32_t tile,
   }
 }
 
+// Operand A from fragments of bf16.
+struct Bf16Source {
+  static constexpr int kTable = 0;
+  struct Step {
+    Words4 word[2];
+  };
+  using Place = const Words4*;
+
+  static CARAVAN_DEVICE Place At(const Weights& w, int64_t tile, int64_t steps,
+                                 int lane) {
+    return static_cast<const Words4*>(w.data) + tile * steps * 2 * kWarpLanes +
+           lane;
+  }
+  template <typename Thread>
+  static CARAVAN_DEVICE void Load(const Weights&, const Place& place,
+                                  int64_t step, Step& out, Thread& thread) {
+    const Words4* const tile = place + 2 * step * kWarpLanes;
+    out.word[0] = thread.LoadStream(tile);
+    out.word[1] = thread.LoadStream(tile + kWarpLanes);
+  }
+  static CARAVAN_DEVICE void Fragment(const Weights&, const Step& step,
+                                      int half, const float*,
+                                      uint32_t (&a)[4]) {
+    CARAVAN_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = step.word[half].word[i];
+  }
+};
+
 // A warp computes 16 packed rows by 8 * kTokenTiles tokens of one segment.
 // With 8 segments a block is one row tile, a warp a segment, and the sums are
 // added as Tree8; with one segment a block is as many row tiles as it has
 // warps. Grid: (row tiles / warps, token tiles / kTokenTiles), rounded up.
-template <int kTokenTiles>
+// `Source` says how weights become operand A.
+template <int kTokenTiles, typename Source = Bf16Source>
 struct MmaGemmKernel {
   static constexpr int kThreads = 256;  // at most
   // Steps of 1 KiB of weights that a warp has under way: one to two times as
@@ -50,8 +79,10 @@ struct MmaGemmKernel {
   static constexpr int kSumsOfTile = 4 * kWarpLanes;
   static constexpr int64_t kSharedBytes =  // with 8 segments
       int64_t{4} * kMaxSegments * kTokenTiles * kSumsOfTile;
+  // The source's table lies at the beginning, also with one segment.
+  static constexpr int64_t kTableBytes = int64_t{4} * Source::kTable;
   struct Args {
-    Weights w;  // fragments
+    Weights w;  // the source's
     const Words4* x;
     int32_t tokens;
     int32_t row_tiles;
@@ -62,6 +93,13 @@ struct MmaGemmKernel {
   template <typename Thread>
   static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
     float sums[kTokenTiles][4] = {};
+    float* const table = static_cast<float*>(thread.shared());
+    if constexpr (Source::kTable > 0) {
+      if (thread.thread() < Source::kTable) {
+        table[thread.thread()] = args.w.four_bit.format.table[thread.thread()];
+      }
+      thread.Sync();
+    }
     const int32_t first = thread.block_y() * kTokenTiles;
     if (args.w.segments.count == 1) {
       const int32_t tile = thread.block_x() * args.warps + thread.warp();
@@ -76,7 +114,7 @@ struct MmaGemmKernel {
     }
     const int32_t tile = thread.block_x();
     Accumulate(args, tile, thread.warp(), first, sums, thread);
-    float* const shared = reinterpret_cast<float*>(thread.shared());
+    float* const shared = table + Source::kTable;
     float* const own = shared + thread.warp() * kTokenTiles * kSumsOfTile;
     CARAVAN_UNROLL
     for (int n = 0; n < kTokenTiles; ++n) {
@@ -108,9 +146,8 @@ struct MmaGemmKernel {
     const int64_t steps = segments.depth() / kStepDepth;
     const int32_t end = segments.padded[segment + 1] / kStepDepth;
     const int32_t tiles = (args.tokens + kMmaTokens - 1) / kMmaTokens;
-    const Words4* const w = static_cast<const Words4*>(args.w.data) +
-                            int64_t{tile} * steps * 2 * kWarpLanes +
-                            thread.lane();
+    const typename Source::Place w =
+        Source::At(args.w, tile, steps, thread.lane());
     const Words4* x[kTokenTiles];
     CARAVAN_UNROLL
     for (int n = 0; n < kTokenTiles; ++n) {
@@ -119,37 +156,43 @@ struct MmaGemmKernel {
       x[n] = args.x + int64_t{own} * steps * kWarpLanes + thread.lane();
     }
     // The next steps' weights are on their way while these are multiplied.
-    Words4 now[2 * kAhead];
-    Words4 next[2 * kAhead];
+    typename Source::Step now[kAhead];
+    typename Source::Step next[kAhead];
+    const float* const table = static_cast<const float*>(thread.shared());
     const int32_t begin = segments.padded[segment] / kStepDepth;
-    Load(w, begin, end, now, thread);
+    Load(args.w, w, begin, end, now, thread);
     for (int32_t step = begin; step < end; step += kAhead) {
-      Load(w, step + kAhead, end, next, thread);
+      Load(args.w, w, step + kAhead, end, next, thread);
       CARAVAN_UNROLL
       for (int u = 0; u < kAhead; ++u) {
         if (step + u >= end) break;
+        uint32_t low[4];
+        uint32_t high[4];
+        Source::Fragment(args.w, now[u], 0, table, low);
+        Source::Fragment(args.w, now[u], 1, table, high);
         CARAVAN_UNROLL
         for (int n = 0; n < kTokenTiles; ++n) {
           const Words4 b = x[n][int64_t{step + u} * kWarpLanes];
-          thread.Mma(sums[n], now[2 * u].word, b.word);
-          thread.Mma(sums[n], now[2 * u + 1].word, b.word + 2);
+          thread.Mma(sums[n], low, b.word);
+          thread.Mma(sums[n], high, b.word + 2);
         }
       }
       CARAVAN_UNROLL
-      for (int u = 0; u < 2 * kAhead; ++u) now[u] = next[u];
+      for (int u = 0; u < kAhead; ++u) now[u] = next[u];
     }
   }
 
   // Weights of steps [step, step + kAhead), up to `end`.
   template <typename Thread>
-  static CARAVAN_DEVICE void Load(const Words4* w, int32_t step, int32_t end,
-                                  Words4 (&out)[2 * kAhead], Thread& thread) {
+  static CARAVAN_DEVICE void Load(const Weights& w,
+                                  const typename Source::Place& place,
+                                  int32_t step, int32_t end,
+                                  typename Source::Step (&out)[kAhead],
+                                  Thread& thread) {
     CARAVAN_UNROLL
     for (int u = 0; u < kAhead; ++u) {
       if (step + u >= end) break;
-      const Words4* const tile = w + int64_t{2} * (step + u) * kWarpLanes;
-      out[2 * u] = thread.LoadStream(tile);
-      out[2 * u + 1] = thread.LoadStream(tile + kWarpLanes);
+      Source::Load(w, place, step + u, out[u], thread);
     }
   }
 };

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "worker/ops/cuda/kernels/four_bit.h"
 #include "worker/ops/cuda/kernels/fragments.h"
 #include "worker/ops/cuda/kernels/thread.h"
 
@@ -12,15 +13,20 @@ namespace caravan::worker::cuda {
 
 inline constexpr int kSlots = 16;  // of a block
 
-// A packed matrix: fragments of bf16 for tensor cores, or plain rows.
+// A packed matrix: for tensor cores fragments of bf16 or codes of 4 bits, or
+// plain rows.
 struct Weights {
   const void* data = nullptr;
   DType dtype = DType::kFp32;
   bool fragments = false;
   int32_t rows = 0;
   SegmentTable segments;
+  FourBitWeights four_bit;  // where it has codes, `data` is not read
 
   CARAVAN_DEVICE float Read(int64_t row, int64_t k) const {
+    if (four_bit.codes != nullptr) {
+      return four_bit.Read(row, segments.Pad(k), segments.depth());
+    }
     const int64_t i = fragments
                           ? WeightOffset(row, segments.Pad(k), segments.depth())
                           : row * segments.columns() + k;

@@ -141,13 +141,13 @@ struct WgmmaGemmKernel {
       for (int u = 0; u < 2; ++u) {
         const int32_t step = pair + u;
         if (step >= steps) break;
-        MultiplyStep(ring, step, now, u, sums, thread);
+        // Empty segments end before they begin.
         if constexpr (kLevels > 0) {
-          while (segment < segments.count - 1 &&
-                 (step + 1) * kStepDepth == segments.padded[segment + 1]) {
+          while (segments.padded[segment + 1] <= step * kStepDepth) {
             EndSegment(ring, segment++, sums[0], thread);
           }
         }
+        MultiplyStep(ring, step, now, u, sums, thread);
       }
       CARAVAN_UNROLL
       for (int j = 0; j < kTiles; ++j) {
@@ -156,6 +156,9 @@ struct WgmmaGemmKernel {
       }
     }
     if constexpr (kLevels > 0) {
+      while (segment < segments.count - 1) {
+        EndSegment(ring, segment++, sums[0], thread);
+      }
       if (segments.count > 1) AddWaiting(ring, segment, sums[0], thread);
     }
     Store(args, sums, thread);
