@@ -7,6 +7,7 @@
 
 #include "tests/support/reference_data.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/temporary_directory.h"
 #include "tests/worker/ops/cuda/emulated_device.h"
 #include "worker/model/llama.h"
 #include "worker/model/memory_plan.h"
@@ -203,6 +204,9 @@ TEST_P(CudaModelTest, WhatIsPlannedIsWhatIsAllocated) {
 TEST_P(CudaModelTest, TheFastProfileIsPlannedAndReplayedToo) {
   CudaOptions cuda;
   cuda.profile = CudaProfile::kFast;
+  // What the first one measures the second one takes.
+  const testing::TemporaryDirectory directory;
+  cuda.gemm_algorithms = directory.File("algorithms");
   absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCuda(GetParam(), cuda);
   if (!backend.ok()) GTEST_SKIP() << backend.status().message();
   EXPECT_NE((*backend)->NumericsClass({WeightType::kBf16}).find("-fast/"),
