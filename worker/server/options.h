@@ -50,7 +50,7 @@ struct WorkerOptions {
   // spread over the NUMA nodes. Not on cuda.
   int32_t ranks = 1;
   std::string tensor_cores = "auto";  // auto, mma, wgmma
-  bool cuda_graphs = true;  // --no-cuda-graphs: launches one by one
+  bool cuda_graphs = true;            // --no-cuda-graphs: launches one by one
   // --library-check TOKENS, [0, 4096], on cuda in the exact profile: products
   // of up to so many tokens are the library's for shapes whose bits it gives
   int32_t library_check_tokens = 0;

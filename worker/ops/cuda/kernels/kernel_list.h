@@ -44,10 +44,10 @@ using AllKernels = KernelList<
     MmaGemmKernel<1, FourBitSource>, MmaGemmKernel<2, FourBitSource>,
     MmaGemmKernel<4, FourBitSource>, MmaGemmKernel<8, FourBitSource>,
     WgmmaGemmKernel<8, 1>, WgmmaGemmKernel<32, 1>, WgmmaGemmKernel<128, 1>,
-    WgmmaGemmKernel<128, 2>, MmaAttendKernel,
-    ReadCeilingKernel, MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel,
-    BeginDrawKernel, WeightBucketsKernel, NarrowKernel, WeightSharesKernel,
-    PickTokenKernel, RankKernel, FinishScoresKernel>;
+    WgmmaGemmKernel<128, 2>, MmaAttendKernel, ReadCeilingKernel,
+    MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel, BeginDrawKernel,
+    WeightBucketsKernel, NarrowKernel, WeightSharesKernel, PickTokenKernel,
+    RankKernel, FinishScoresKernel>;
 
 }  // namespace caravan::worker::cuda
 
