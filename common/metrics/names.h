@@ -135,6 +135,13 @@ inline const MetricFamily kWorkerCopiedBlocks = {
     "KV blocks copied for choices of one prompt."};
 inline const MetricFamily kWorkerRanks = {
     "caravan_worker_ranks", "Tensor-parallel ranks that compute each step."};
+// Labels of both: rank, part (weights, kv, scratch).
+inline const MetricFamily kWorkerRankPlannedBytes = {
+    "caravan_worker_rank_planned_bytes",
+    "Memory planned for one rank alone, by part."};
+inline const MetricFamily kWorkerRankAllocatedBytes = {
+    "caravan_worker_rank_allocated_bytes",
+    "Memory allocated by one rank alone, by part."};
 // Labels: state (leased, cached, free).
 inline const MetricFamily kWorkerKvBlocks = {"caravan_worker_kv_blocks",
                                              "KV blocks by state."};

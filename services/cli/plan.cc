@@ -68,6 +68,13 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
   return FieldError("--device", "auto, cpu, reference or cuda", device);
 }
 
+// Null where there is one.
+const worker::RankBackend* RanksOf(const PlanOptions& options,
+                                   const worker::Backend& backend) {
+  return options.ranks == 1 ? nullptr
+                            : static_cast<const worker::RankBackend*>(&backend);
+}
+
 absl::StatusOr<std::unique_ptr<worker::Backend>> MakeRanks(
     const PlanOptions& options, const worker::NumericsOptions& numerics) {
   if (options.ranks == 1) return MakeBackend(options, numerics);
@@ -125,6 +132,29 @@ void PrintBytes(const worker::MemoryPlan& plan) {
   std::cout << table.ToString();
 }
 
+// What is each rank's own, with `blocks` of KV.
+void PrintRanks(const PlanOptions& options,
+                const worker::ModelDescription& model,
+                const worker::RankBackend& backend, int32_t blocks) {
+  const worker::ScratchSpec scratch =
+      worker::ScratchSpecOf(model.config, options.memory.max_step_tokens,
+                            options.memory.max_logits_rows);
+  std::cout << "Each of " << options.ranks << " ranks: "
+            << model.plan.kv_bytes_per_token /
+                   static_cast<size_t>(options.ranks)
+            << " bytes of KV per token\n";
+  Table table({"", "weights", "scratch", "KV", "", ""});
+  for (int rank = 0; rank < options.ranks; ++rank) {
+    const worker::RankMemory own = backend.Planned(
+        rank, model.matrices, worker::KvSpecOf(model.config, blocks), scratch);
+    const size_t bytes = own.weight_bytes + own.scratch_bytes + own.kv_bytes;
+    table.AddRow({StrCat("rank ", rank), StrCat(own.weight_bytes),
+                  StrCat(own.scratch_bytes), StrCat(own.kv_bytes),
+                  Gigabytes(bytes), Gibibytes(bytes)});
+  }
+  std::cout << table.ToString();
+}
+
 // Returns the blocks that fit.
 int32_t PrintFit(const PlanOptions& options,
                  const worker::ModelDescription& model,
@@ -156,8 +186,11 @@ absl::StatusOr<int32_t> PrintStage(const PlanOptions& options,
   CARAVAN_ASSIGN_OR_RETURN(
       const worker::ModelDescription model,
       worker::DescribeModel(options.directory, model_options, backend));
-  CARAVAN_RETURN_IF_ERROR(
-      worker::CheckRanks(model.config, model.weight_types, options.ranks));
+  const worker::RankBackend* const ranks = RanksOf(options, backend);
+  if (ranks != nullptr) {
+    CARAVAN_RETURN_IF_ERROR(
+        ranks->CheckModel(model.config.kv_heads, model.matrices));
+  }
   const worker::Stage& stage = model.config.stage;
   if (!stage.whole()) {
     const worker::LayerRange layers = model.config.stage_layers();
@@ -169,13 +202,9 @@ absl::StatusOr<int32_t> PrintStage(const PlanOptions& options,
             << " parameters, " << model.config.layers << " layers, class "
             << backend.NumericsClass(model.weight_types) << "\n";
   PrintBytes(model.plan);
-  if (options.ranks > 1) {
-    std::cout << "Each of " << options.ranks << " ranks: "
-              << model.plan.kv_bytes_per_token /
-                     static_cast<size_t>(options.ranks)
-              << " bytes of KV per token\n";
-  }
-  return PrintFit(options, model, backend);
+  const int32_t blocks = PrintFit(options, model, backend);
+  if (ranks != nullptr) PrintRanks(options, model, *ranks, blocks);
+  return blocks;
 }
 
 absl::Status RunPlan(const PlanOptions& options) {

@@ -48,6 +48,9 @@ def test_plan_of_stages_and_ranks_is_of_each_stage():
     assert "stage 0/2: layers [0, 3)" in out
     assert "stage 1/2: layers [3, 5)" in out
     assert "Each of 4 ranks" in out
+    assert [line.split()[:2] for line in out.splitlines()
+            if line.startswith("rank ")] == 2 * [["rank", str(i)]
+                                                 for i in range(4)]
     least = min(int(line.split("GiB: ")[1].split()[0])
                 for line in out.splitlines() if line.startswith("In "))
     assert out.splitlines()[-1].endswith(f"the fewest: {least}")
@@ -195,7 +198,7 @@ def test_keys_are_asked_for_at_both_doors(start_suite, tmp_path):
     for headers, status in (({}, 401), ({"authorization": "Bearer no"}, 401),
                             ({"authorization": "Bearer open-sesame"}, 200)):
         reply = httpx.post(suite.url + "/v1/completions", json=body,
-                           headers=headers)
+                           headers=headers, timeout=60)
         assert reply.status_code == status
     assert httpx.get(suite.url + "/healthz").status_code == 200
 

@@ -99,6 +99,13 @@ def test_ranks_one_two_and_four_give_equal_tokens_and_logprobs(start_suite):
                 metrics.sum(f"caravan_worker_{what}_bytes", part=part)
                 for what in ("planned", "allocated"))
             assert planned == taken > 0, part
+        for rank in range(ranks):
+            for part in ("weights", "kv", "scratch"):
+                planned, taken = (
+                    metrics.sum(f"caravan_worker_rank_{what}_bytes",
+                                part=part, rank=str(rank))
+                    for what in ("planned", "allocated"))
+                assert planned == taken > 0, (rank, part)
         assert suite.stop() == 0
 
 

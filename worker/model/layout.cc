@@ -119,6 +119,23 @@ ModelLayout MakeLayout(const ModelConfig& c) {
   return layout;
 }
 
+std::vector<MatrixSpec> PackedMatrices(const ModelLayout& layout,
+                                       bool embeds_from_head) {
+  std::vector<MatrixSpec> all;
+  for (const LayerLayout& layer : layout.layers) {
+    for (const MatrixSpec* const matrix :
+         {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+      all.push_back(*matrix);
+    }
+  }
+  if (layout.tied()) all.push_back(layout.TiedHead());
+  if (layout.head) all.push_back(*layout.head);
+  if (layout.embedding && !(layout.tied() && embeds_from_head)) {
+    all.push_back(*layout.embedding);
+  }
+  return all;
+}
+
 std::vector<TensorSpec> AllTensors(const ModelLayout& layout) {
   std::vector<TensorSpec> all;
   const auto add = [&all](const std::vector<TensorSpec>& tensors) {

@@ -72,6 +72,11 @@ struct ModelLayout {
 
 ModelLayout MakeLayout(const ModelConfig& config);
 
+// Every matrix that a backend packs, once each: with `embeds_from_head`
+// (Backend::CanEmbedFromHead) a tied table is packed only as the head.
+std::vector<MatrixSpec> PackedMatrices(const ModelLayout& layout,
+                                       bool embeds_from_head);
+
 // Every tensor, in the order of the layers.
 std::vector<TensorSpec> AllTensors(const ModelLayout& layout);
 

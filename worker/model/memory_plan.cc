@@ -9,6 +9,14 @@
 namespace caravan::worker {
 namespace {
 
+MatrixShape ShapeOf(const MatrixSpec& matrix, const TensorTypes& types) {
+  MatrixShape shape = {matrix.parts[0].name, {}, matrix.pack};
+  for (const TensorSpec& part : matrix.parts) {
+    shape.parts.emplace_back(nullptr, types(part.name), part.rows, part.cols);
+  }
+  return shape;
+}
+
 // Adds up tensors group by group.
 class Counter {
  public:
@@ -30,12 +38,9 @@ class Counter {
   }
 
   void Packed(const MatrixSpec& matrix) {
-    std::vector<RawMatrix> parts;
-    for (const TensorSpec& part : matrix.parts) {
-      parts.push_back({nullptr, types_(part.name), part.rows, part.cols});
-    }
+    const MatrixShape shape = ShapeOf(matrix, types_);
     GroupOf(matrix.parts[0]).packed_bytes +=
-        backend_.PackedBytes(parts, matrix.pack);
+        backend_.PackedBytes(shape.parts, shape.spec);
   }
 
  private:
@@ -47,21 +52,6 @@ class Counter {
   const Backend& backend_;
   MemoryPlan& plan_;
 };
-
-void CountPacked(const ModelLayout& layout, const Backend& backend,
-                 Counter& counter) {
-  for (const LayerLayout& layer : layout.layers) {
-    counter.Packed(layer.qkv);
-    counter.Packed(layer.output);
-    counter.Packed(layer.gate_up);
-    counter.Packed(layer.down);
-  }
-  if (layout.head) counter.Packed(*layout.head);
-  if (layout.tied()) counter.Packed(layout.TiedHead());
-  if (layout.embedding && !(layout.tied() && backend.CanEmbedFromHead())) {
-    counter.Packed(*layout.embedding);
-  }
-}
 
 // Bytes of one block, rounding of whole allocations left out.
 size_t BlockBytes(const ModelConfig& config, const Backend& backend) {
@@ -125,7 +115,10 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
   MemoryPlan plan;
   Counter counter(types, backend, &plan);
   for (const TensorSpec& tensor : AllTensors(layout)) counter.Tensor(tensor);
-  CountPacked(layout, backend, counter);
+  for (const MatrixSpec& matrix :
+       PackedMatrices(layout, backend.CanEmbedFromHead())) {
+    counter.Packed(matrix);
+  }
   for (const GroupPlan& group : plan.groups) {
     plan.parameters += group.parameters;
     plan.checkpoint_bytes += group.checkpoint_bytes;
@@ -138,6 +131,17 @@ MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
   plan.kv_block_bytes = BlockBytes(config, backend);
   plan.kv_bytes_per_token = plan.kv_block_bytes / kBlockSlots;
   return plan;
+}
+
+std::vector<MatrixShape> MatrixShapes(const ModelConfig& config,
+                                      const TensorTypes& types,
+                                      const Backend& backend) {
+  std::vector<MatrixShape> shapes;
+  for (const MatrixSpec& matrix :
+       PackedMatrices(MakeLayout(config), backend.CanEmbedFromHead())) {
+    shapes.push_back(ShapeOf(matrix, types));
+  }
+  return shapes;
 }
 
 int32_t BlocksThatFit(const ModelConfig& config, const Backend& backend,

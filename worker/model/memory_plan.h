@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "worker/model/config.h"
 #include "worker/model/layout.h"
@@ -58,6 +59,11 @@ using TensorTypes = std::function<WeightType(const std::string& name)>;
 MemoryPlan MakeMemoryPlan(const ModelConfig& config, const TensorTypes& types,
                           const Backend& backend,
                           const MemoryPlanOptions& options);
+
+// The matrices of the configuration's stage as the backend will pack them.
+std::vector<MatrixShape> MatrixShapes(const ModelConfig& config,
+                                      const TensorTypes& types,
+                                      const Backend& backend);
 
 // Of the types, those of which the backend packs exact fp32 copies, having no
 // kernel for them.

@@ -126,6 +126,7 @@ absl::StatusOr<ModelDescription> Describe(const std::string& directory,
       const TensorTypes types,
       TypesOf(directory, model.config, options.weights, checkpoint));
   if (checkpoint != nullptr) model.checkpoint = checkpoint->Describe();
+  model.matrices = MatrixShapes(model.config, types, backend);
   model.plan = MakeMemoryPlan(model.config, types, backend, options.memory);
   return model;
 }

@@ -40,7 +40,8 @@ struct ModelDescription {
   std::vector<int32_t> eos_ids;
   // Of all matrices of all stages, as they are handed to the backend.
   WeightTypes weight_types;
-  std::string checkpoint;  // CheckpointTensors::Describe(), or empty
+  std::string checkpoint;             // CheckpointTensors::Describe(), or empty
+  std::vector<MatrixShape> matrices;  // of the stage, as they will be packed
   MemoryPlan plan;
 };
 

@@ -210,23 +210,14 @@ std::vector<RawMatrix> ShapesOf(const CheckpointTensors& checkpoint,
 // Memory of all matrices at once, so that its pages are rounded up only once.
 absl::Status ReserveAll(const ModelLayout& layout,
                         const CheckpointTensors& checkpoint, Backend* backend) {
-  size_t bytes = 0;
-  const auto count = [&](const MatrixSpec& spec) {
-    const std::vector<RawMatrix> parts = ShapesOf(checkpoint, spec);
-    if (!parts.empty()) bytes += backend->PackedBytes(parts, spec.pack);
-  };
-  for (const LayerLayout& layer : layout.layers) {
-    for (const MatrixSpec* const spec :
-         {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
-      count(*spec);
-    }
+  std::vector<MatrixShape> shapes;
+  for (const MatrixSpec& spec :
+       PackedMatrices(layout, backend->CanEmbedFromHead())) {
+    std::vector<RawMatrix> parts = ShapesOf(checkpoint, spec);
+    if (parts.empty()) continue;
+    shapes.push_back({spec.parts[0].name, std::move(parts), spec.pack});
   }
-  if (layout.tied()) count(layout.TiedHead());
-  if (layout.head) count(*layout.head);
-  if (layout.embedding && !(layout.tied() && backend->CanEmbedFromHead())) {
-    count(*layout.embedding);
-  }
-  return backend->ReservePacked(bytes);
+  return backend->ReservePacked(shapes);
 }
 
 absl::Status LoadAll(const ModelLayout& layout, Backend* backend,

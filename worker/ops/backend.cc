@@ -43,7 +43,9 @@ absl::StatusOr<std::optional<size_t>> Backend::FreeBytes() const {
   return std::optional<size_t>();
 }
 
-absl::Status Backend::ReservePacked(size_t) { return absl::OkStatus(); }
+absl::Status Backend::ReservePacked(std::span<const MatrixShape>) {
+  return absl::OkStatus();
+}
 
 absl::Status Backend::Keep(std::span<const float>) { return absl::OkStatus(); }
 

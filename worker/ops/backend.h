@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,6 +50,13 @@ struct PackSpec {
 // owned are empty, and behind.
 std::array<int64_t, kSegments + 1> OwnedBorders(const OwnedSegments& owned,
                                                 int64_t cols, int64_t unit);
+
+// A matrix as Pack is going to be given it; its parts need no data.
+struct MatrixShape {
+  std::string name;  // of its first tensor, for messages
+  std::vector<RawMatrix> parts;
+  PackSpec spec;
+};
 
 struct KvSpec {
   int32_t layers = 0;
@@ -161,11 +169,10 @@ class Backend {
   // embeddings then need one copy instead of two.
   virtual bool CanEmbedFromHead() const { return false; }
 
-  // Maps memory at once for matrices that Pack is going to make, which take
-  // `bytes` by PackedBytes. Optional: without it each has memory of its own,
-  // rounded up to pages. By default nothing. kMemoryPlan when the system
-  // refuses.
-  virtual absl::Status ReservePacked(size_t bytes);
+  // Maps memory at once for matrices that Pack is going to make. Optional:
+  // without it each has memory of its own, rounded up to pages. By default
+  // nothing. kMemoryPlan when the system refuses.
+  virtual absl::Status ReservePacked(std::span<const MatrixShape> matrices);
 
   // Packs parts with equal cols, rows concatenated in order (kGateUp: two parts
   // of equal rows, in any interleaving of the backend's choice). Types without

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -95,6 +96,19 @@ void OnLoadProgress(int percent) {
                                     sigismember(&pending, SIGINT) == 1)) {
     LogInfo("ended_while_loading", {{"percent", percent}});
     std::_Exit(0);
+  }
+}
+
+void ExposeRanks(const MetricFamily& family, std::span<const RankMemory> ranks,
+                 MetricsRegistry& registry) {
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const auto set = [&](const char* part, size_t bytes) {
+      registry.MakeGauge(family, {{"rank", StrCat(rank)}, {"part", part}})
+          ->Set(static_cast<double>(bytes));
+    };
+    set("weights", ranks[rank].weight_bytes);
+    set("kv", ranks[rank].kv_bytes);
+    set("scratch", ranks[rank].scratch_bytes);
   }
 }
 
@@ -329,6 +343,10 @@ absl::Status Serve(WorkerOptions options) {
       process.metrics_port,
       registry.Expose(options.server.listen, options.metrics_port));
   CARAVAN_ASSIGN_OR_RETURN(process.model, StartModel(options, OnLoadProgress));
+  const ServedModel& model = *process.model;
+  ExposeRanks(metrics::kWorkerRankPlannedBytes, model.planned_ranks, registry);
+  ExposeRanks(metrics::kWorkerRankAllocatedBytes, model.allocated_ranks,
+              registry);
   if (options.stage.whole()) return ServeWhole(options, process);
   CARAVAN_RETURN_IF_ERROR(FitMessages(*process.model, options));
   return options.stage.first() ? ServeFirstStage(options, process)

@@ -135,6 +135,41 @@ absl::Status PlanMemory(const WorkerOptions& options, ServedModel& model) {
   return absl::OkStatus();
 }
 
+// Null where there is one.
+RankBackend* RanksOf(const WorkerOptions& options, const ServedModel& model) {
+  return options.ranks == 1 ? nullptr
+                            : static_cast<RankBackend*>(model.backend.get());
+}
+
+absl::Status CheckRanks(const WorkerOptions& options,
+                        const ServedModel& model) {
+  const RankBackend* const ranks = RanksOf(options, model);
+  if (ranks == nullptr) return absl::OkStatus();
+  return ranks->CheckModel(model.description.config.kv_heads,
+                           model.description.matrices);
+}
+
+void PlanRanks(const WorkerOptions& options, ServedModel& model) {
+  const RankBackend* const ranks = RanksOf(options, model);
+  if (ranks == nullptr || options.null_model) return;
+  const ModelDescription& description = model.description;
+  for (int rank = 0; rank < ranks->ranks(); ++rank) {
+    model.planned_ranks.push_back(ranks->Planned(
+        rank, description.matrices,
+        KvSpecOf(description.config, model.block_count),
+        ScratchSpecOf(description.config, options.max_step_tokens,
+                      MemoryPlanOptions().max_logits_rows)));
+  }
+}
+
+void CountRanks(const WorkerOptions& options, ServedModel& model) {
+  const RankBackend* const ranks = RanksOf(options, model);
+  if (ranks == nullptr) return;
+  for (int rank = 0; rank < ranks->ranks(); ++rank) {
+    model.allocated_ranks.push_back(ranks->Allocated(rank));
+  }
+}
+
 absl::Status MakeShard(const WorkerOptions& options, ServedModel& model) {
   CARAVAN_ASSIGN_OR_RETURN(
       model.shard, Shard::Create(model.loaded.get(), model.backend.get(),
@@ -173,9 +208,9 @@ absl::Status IdentifyComputation(const WorkerOptions& options,
                                  ServedModel& model) {
   const WeightTypes types = model.description.weight_types;
   // Ranks are alike, and the small model of the self-test is not shared out.
+  RankBackend* const ranks = RanksOf(options, model);
   Backend* const backend =
-      options.ranks == 1 ? model.backend.get()
-                         : &static_cast<RankBackend&>(*model.backend).rank(0);
+      ranks == nullptr ? model.backend.get() : &ranks->rank(0);
   model.numerics_class = model.backend->NumericsClass(types);
   CARAVAN_ASSIGN_OR_RETURN(model.fingerprint, RunSelfTest(backend, types));
   return absl::OkStatus();
@@ -219,19 +254,19 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
   CARAVAN_ASSIGN_OR_RETURN(
       model->description,
       DescribeModel(options.model_directory, model_options, *model->backend));
-  CARAVAN_RETURN_IF_ERROR(CheckRanks(model->description.config,
-                                     model->description.weight_types,
-                                     options.ranks));
+  CARAVAN_RETURN_IF_ERROR(CheckRanks(options, *model));
   if (options.stage.first()) {
     CARAVAN_RETURN_IF_ERROR(CheckTokenizer(model->description));
   }
   if (options.null_model) PlanNothing(model->description.plan);
   CARAVAN_RETURN_IF_ERROR(PlanMemory(options, *model));
+  PlanRanks(options, *model);
   if (options.null_model) {
     CARAVAN_RETURN_IF_ERROR(RunNothing(*model));
   } else {
     CARAVAN_RETURN_IF_ERROR(IdentifyComputation(options, *model));
     CARAVAN_RETURN_IF_ERROR(LoadAndRun(options, model_options, *model));
+    CountRanks(options, *model);
   }
   if (!options.stage.whole()) return model;
   const std::string weights_id = model->loaded != nullptr

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "caravan/v1/model.pb.h"
@@ -16,6 +17,7 @@
 #include "worker/ops/backend.h"
 #include "worker/server/options.h"
 #include "worker/server/stage_handshake.h"
+#include "worker/shard/rank_backend.h"
 #include "worker/shard/shard.h"
 
 namespace caravan::worker {
@@ -33,6 +35,9 @@ struct ServedModel {
   v1::ModelInfo info;
   v1::MemoryPlan planned;
   v1::MemoryPlan allocated;
+  // Of each rank, where there are several.
+  std::vector<RankMemory> planned_ranks;
+  std::vector<RankMemory> allocated_ranks;
 };
 
 // Loads what the flags name; `progress` is called on this thread. Errors: those

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -11,15 +10,10 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/check.h"
+#include "worker/shard/rank_slices.h"
 
 namespace caravan::worker {
 namespace {
-
-constexpr int64_t kGroupUnit = 32;  // of the down projection's segments
-constexpr int64_t kHeadRows = 16;   // of the output head that stay together
-
-// Where each rank's part begins, and the end of the last.
-using RankBorders = std::vector<int64_t>;
 
 // A matrix in slices; a rank without rows has none.
 struct RankMatrix final : PackedMatrix {
@@ -46,127 +40,6 @@ const RankMatrix& Own(const PackedMatrix* matrix) {
 }
 const RankKv& Own(const KvStorage* kv) {
   return static_cast<const RankKv&>(*kv);
-}
-
-bool SharesColumns(PackKind kind) {
-  return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
-}
-
-// Borders of segments at which ranks part.
-RankBorders SegmentsOfRanks(int64_t k, int64_t unit, int ranks) {
-  const auto segments = SegmentBorders(k, unit);
-  RankBorders borders;
-  for (int rank = 0; rank <= ranks; ++rank) {
-    borders.push_back(segments[static_cast<size_t>(kSegments * rank / ranks)]);
-  }
-  return borders;
-}
-
-RankBorders EvenBorders(int64_t count, int64_t unit, int ranks) {
-  const int64_t units = (count + unit - 1) / unit;
-  RankBorders borders;
-  for (int rank = 0; rank <= ranks; ++rank) {
-    borders.push_back(std::min(count, rank * units / ranks * unit));
-  }
-  return borders;
-}
-
-RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                      int ranks) {
-  switch (spec.kind) {
-    case PackKind::kHeadSegments:
-    case PackKind::kGroupSegments:
-      return SegmentsOfRanks(parts[0].cols, spec.unit, ranks);
-    case PackKind::kGateUp:
-      return SegmentsOfRanks(parts[0].rows, spec.unit, ranks);
-    case PackKind::kHead:
-      return EvenBorders(parts[0].rows, kHeadRows, ranks);
-    case PackKind::kQkv:
-      return EvenBorders(parts[0].rows, spec.unit, ranks);
-    case PackKind::kEmbedding:
-      break;
-  }
-  RankBorders first_has_all(static_cast<size_t>(ranks) + 1, parts[0].rows);
-  first_has_all[0] = 0;
-  return first_has_all;
-}
-
-// What one rank packs.
-struct Slice {
-  std::vector<RawMatrix> parts;
-  PackSpec spec;
-};
-
-Slice SliceOf(std::span<const RawMatrix> parts, const PackSpec& spec, int ranks,
-              int rank) {
-  const RankBorders borders = BordersOf(parts, spec, ranks);
-  const int64_t begin = borders[static_cast<size_t>(rank)];
-  const int64_t count = borders[static_cast<size_t>(rank) + 1] - begin;
-  Slice slice = {{}, spec};
-  if (SharesColumns(spec.kind)) {
-    const int each = kSegments / ranks;
-    slice.spec.owned = {rank * each, each, parts[0].cols};
-  }
-  for (const RawMatrix& part : parts) {
-    if (SharesColumns(spec.kind)) {
-      slice.parts.push_back(part.Columns(begin, count));
-    } else if (spec.kind == PackKind::kQkv) {
-      slice.parts.push_back(
-          part.Rows(rank * (part.rows / ranks), part.rows / ranks));
-    } else {
-      slice.parts.push_back(part.Rows(begin, count));
-    }
-  }
-  return slice;
-}
-
-absl::Status Refuse(std::string_view limit, int ranks) {
-  return FieldError("--ranks", limit, StrCat(ranks));
-}
-
-// Whether ranks begin where segments of `unit` do, on whole blocks of `type`.
-absl::Status CheckColumns(int64_t cols, int64_t unit, WeightType type,
-                          bool int8, int ranks) {
-  const RankBorders borders = SegmentsOfRanks(cols, unit, ranks);
-  const int64_t block = InfoOf(type).elements;
-  const bool four_bit = type == WeightType::kNf4 || type == WeightType::kFp4;
-  const int64_t group = four_bit ? block : int8 && block > 1 ? kGroupUnit : 1;
-  const RankBorders grouped =
-      SegmentsOfRanks(cols, std::lcm(unit, group), ranks);
-  for (size_t i = 0; i + 1 < borders.size(); ++i) {
-    if (borders[i] == borders[i + 1] || borders[i] != grouped[i] ||
-        borders[i] % block != 0) {
-      return Refuse(StrCat("such that ", cols, " columns of ", Name(type),
-                           " in blocks of ", block,
-                           " part on a border of segments (", borders[i], ")"),
-                    ranks);
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckSlices(std::span<const RawMatrix> parts, const PackSpec& spec,
-                         bool int8, int ranks) {
-  for (const RawMatrix& part : parts) {
-    if (SharesColumns(spec.kind)) {
-      CARAVAN_RETURN_IF_ERROR(
-          CheckColumns(part.cols, spec.unit, part.type, int8, ranks));
-    } else if (spec.kind == PackKind::kQkv &&
-               part.rows % (spec.unit * ranks) != 0) {
-      return Refuse(StrCat("a divisor of ", part.rows / spec.unit, " heads"),
-                    ranks);
-    }
-  }
-  if (spec.kind != PackKind::kGateUp) return absl::OkStatus();
-  return CheckColumns(parts[0].rows, spec.unit, WeightType::kFp32,
-                      /*int8=*/false, ranks);
-}
-
-absl::Status CheckCount(int ranks) {
-  if (ranks >= 1 && ranks <= kSegments && kSegments % ranks == 0) {
-    return absl::OkStatus();
-  }
-  return Refuse("1, 2, 4 or 8", ranks);
 }
 
 int ThreadsOf(const RankOptions& options, int rank) {
@@ -203,26 +76,9 @@ View<T> OwnHeads(const View<T>& view, int rank, int ranks) {
 
 }  // namespace
 
-absl::Status CheckRanks(const ModelConfig& config, WeightTypes weights,
-                        int ranks) {
-  CARAVAN_RETURN_IF_ERROR(CheckCount(ranks));
-  if (config.kv_heads % ranks != 0) {
-    return Refuse(
-        StrCat("a divisor of num_key_value_heads = ", config.kv_heads), ranks);
-  }
-  absl::Status status;
-  weights.ForEach([&](WeightType type) {
-    status.Update(CheckColumns(int64_t{config.heads} * config.head_dim,
-                               config.head_dim, type, /*int8=*/true, ranks));
-    status.Update(CheckColumns(config.intermediate_size, kGroupUnit, type,
-                               /*int8=*/true, ranks));
-  });
-  return status;
-}
-
 absl::StatusOr<std::unique_ptr<RankBackend>> RankBackend::Create(
     const RankOptions& options) {
-  CARAVAN_RETURN_IF_ERROR(CheckCount(options.ranks));
+  CARAVAN_RETURN_IF_ERROR(CheckRankCount(options.ranks));
   if (options.threads < options.ranks) {
     return FieldError("--threads", StrCat("at least --ranks ", options.ranks),
                       StrCat(options.threads));
@@ -256,7 +112,8 @@ RankBackend::RankBackend(const RankOptions& options,
       ranks_(std::move(ranks)),
       collective_(team_.get()),
       qkv_bias_(ranks_.size()),
-      statuses_(ranks_.size()) {
+      statuses_(ranks_.size()),
+      allocated_(ranks_.size()) {
   // The caller's thread is bound where its steps begin.
   team_->Run([this](int rank) {
     if (rank > 0) BindThread(cores_[static_cast<size_t>(rank)]);
@@ -280,13 +137,53 @@ std::string RankBackend::NumericsClass(WeightTypes weights) const {
 size_t RankBackend::PackedBytes(std::span<const RawMatrix> parts,
                                 const PackSpec& spec) const {
   size_t bytes = 0;
-  for (int rank = 0; rank < team_->size(); ++rank) {
-    const Slice slice = SliceOf(parts, spec, team_->size(), rank);
-    if (slice.parts[0].rows == 0) continue;
-    bytes +=
-        ranks_[static_cast<size_t>(rank)]->PackedBytes(slice.parts, slice.spec);
+  for (int rank = 0; rank < ranks(); ++rank) {
+    bytes += PackedBytesOf(rank, parts, spec);
   }
   return bytes;
+}
+
+size_t RankBackend::PackedBytesOf(int rank, std::span<const RawMatrix> parts,
+                                  const PackSpec& spec) const {
+  const RankSlice slice = SliceOf(parts, spec, ranks(), rank);
+  if (slice.parts[0].rows == 0) return 0;
+  return this->rank(rank).PackedBytes(slice.parts, slice.spec);
+}
+
+absl::Status RankBackend::CheckModel(
+    int32_t kv_heads, std::span<const MatrixShape> matrices) const {
+  return CheckRanks(kv_heads, matrices, numerics_.activations, ranks());
+}
+
+RankMemory RankBackend::Planned(int rank, std::span<const MatrixShape> matrices,
+                                const KvSpec& kv,
+                                const ScratchSpec& scratch) const {
+  RankMemory memory;
+  for (const MatrixShape& matrix : matrices) {
+    memory.weight_bytes += PackedBytesOf(rank, matrix.parts, matrix.spec);
+  }
+  memory.kv_bytes = this->rank(rank).KvBytes(OwnKv(kv));
+  memory.scratch_bytes = this->rank(rank).ScratchBytes(OwnScratch(scratch));
+  return memory;
+}
+
+RankMemory RankBackend::Allocated(int rank) const {
+  RankMemory memory = allocated_[static_cast<size_t>(rank)];
+  memory.scratch_bytes = this->rank(rank).scratch_bytes();
+  return memory;
+}
+
+// Each rank's in one mapping, made by the thread that is on its node.
+absl::Status RankBackend::ReservePacked(std::span<const MatrixShape> matrices) {
+  return OnRanks([&](int rank) {
+    std::vector<MatrixShape> own;
+    for (const MatrixShape& matrix : matrices) {
+      RankSlice slice = SliceOf(matrix.parts, matrix.spec, ranks(), rank);
+      if (slice.parts[0].rows == 0) continue;
+      own.push_back({matrix.name, std::move(slice.parts), slice.spec});
+    }
+    return this->rank(rank).ReservePacked(own);
+  });
 }
 
 KvSpec RankBackend::OwnKv(const KvSpec& spec) const {
@@ -359,8 +256,8 @@ bool RankBackend::CanEmbedFromHead() const {
 absl::StatusOr<std::unique_ptr<PackedMatrix>> RankBackend::Pack(
     std::span<const RawMatrix> parts, const PackSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
-  CARAVAN_RETURN_IF_ERROR(CheckSlices(
-      parts, spec, numerics_.activations == ActivationType::kInt8, ranks()));
+  CARAVAN_RETURN_IF_ERROR(
+      CheckSlices("a matrix", parts, spec, numerics_.activations, ranks()));
   auto matrix = std::make_unique<RankMatrix>();
   matrix->borders = BordersOf(parts, spec, ranks());
   matrix->slices.resize(ranks_.size());
@@ -371,16 +268,18 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> RankBackend::Pack(
     matrix->flushes = matrix->flushes && part.type == WeightType::kBf16;
   }
   CARAVAN_RETURN_IF_ERROR(OnRanks([&](int rank) -> absl::Status {
-    const Slice slice = SliceOf(parts, spec, ranks(), rank);
+    const RankSlice slice = SliceOf(parts, spec, ranks(), rank);
     if (slice.parts[0].rows == 0) return absl::OkStatus();
     CARAVAN_ASSIGN_OR_RETURN(matrix->slices[static_cast<size_t>(rank)],
                              this->rank(rank).Pack(slice.parts, slice.spec));
     return absl::OkStatus();
   }));
-  for (const auto& slice : matrix->slices) {
+  for (int rank = 0; rank < ranks(); ++rank) {
+    const PackedMatrix* const slice = matrix->slice(rank);
     if (slice == nullptr) continue;
     matrix->bytes += slice->bytes;
     matrix->data_bytes += slice->data_bytes;
+    allocated_[static_cast<size_t>(rank)].weight_bytes += slice->bytes;
   }
   return matrix;
 }
@@ -389,8 +288,9 @@ absl::StatusOr<std::unique_ptr<KvStorage>> RankBackend::AllocateKv(
     const KvSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(Check(spec));
   if (spec.kv_heads % ranks() != 0) {
-    return Refuse(StrCat("a divisor of ", spec.kv_heads, " key-value heads"),
-                  ranks());
+    return FieldError(
+        "--ranks", StrCat("a divisor of ", spec.kv_heads, " key-value heads"),
+        StrCat(ranks()));
   }
   auto kv = std::make_unique<RankKv>();
   kv->layers = spec.layers;
@@ -401,7 +301,10 @@ absl::StatusOr<std::unique_ptr<KvStorage>> RankBackend::AllocateKv(
                              this->rank(rank).AllocateKv(OwnKv(spec)));
     return absl::OkStatus();
   }));
-  for (const auto& part : kv->parts) kv->bytes += part->bytes;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    kv->bytes += kv->part(rank)->bytes;
+    allocated_[static_cast<size_t>(rank)].kv_bytes += kv->part(rank)->bytes;
+  }
   return kv;
 }
 

@@ -18,7 +18,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/model/config.h"
 #include "worker/ops/backend.h"
 #include "worker/ops/cpu/thread_team.h"
 #include "worker/shard/collective.h"
@@ -28,11 +27,13 @@
 
 namespace caravan::worker {
 
-// Whether `ranks` can share the model out: 1, 2, 4 or 8, a divisor of its
-// key-value heads, and borders of segments that cut no block of its `weights`.
-// Errors: kInvalidField names --ranks, the limit and the value.
-absl::Status CheckRanks(const ModelConfig& config, WeightTypes weights,
-                        int ranks);
+// Bytes that are one rank's own.
+struct RankMemory {
+  size_t weight_bytes = 0;  // of matrices
+  size_t kv_bytes = 0;
+  size_t scratch_bytes = 0;
+  friend bool operator==(const RankMemory&, const RankMemory&) = default;
+};
 
 struct RankOptions {
   int ranks = 2;    // 2, 4 or 8
@@ -56,7 +57,17 @@ class RankBackend final : public Backend {
 
   int ranks() const { return team_->size(); }
   // One of the backends, for what is true of each, such as the self-test.
-  Backend& rank(int index) { return *ranks_[static_cast<size_t>(index)]; }
+  Backend& rank(int index) const { return *ranks_[static_cast<size_t>(index)]; }
+
+  // CheckRanks (rank_slices.h) of a model that these ranks are to compute.
+  absl::Status CheckModel(int32_t kv_heads,
+                          std::span<const MatrixShape> matrices) const;
+  // What a rank will take of a model; what all share (arenas, the partial
+  // sums, vectors) is no rank's own. Precondition: CheckModel.
+  RankMemory Planned(int rank, std::span<const MatrixShape> matrices,
+                     const KvSpec& kv, const ScratchSpec& scratch) const;
+  // What it has taken so far.
+  RankMemory Allocated(int rank) const;
 
   std::string NumericsClass(WeightTypes weights) const override;
   size_t PackedBytes(std::span<const RawMatrix> parts,
@@ -71,6 +82,7 @@ class RankBackend final : public Backend {
   void EndStep() override;
   bool CanEmbedFromHead() const override;
 
+  absl::Status ReservePacked(std::span<const MatrixShape> matrices) override;
   // kInvalidField where a matrix cannot be shared out.
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
       std::span<const RawMatrix> parts, const PackSpec& spec) override;
@@ -95,6 +107,8 @@ class RankBackend final : public Backend {
   // rank.
   template <typename Body>
   absl::Status OnRanks(const Body& body);
+  size_t PackedBytesOf(int rank, std::span<const RawMatrix> parts,
+                       const PackSpec& spec) const;
   KvSpec OwnKv(const KvSpec& spec) const;
   ScratchSpec OwnScratch(const ScratchSpec& spec) const;
   absl::Status ReservePartials(int64_t tokens, int64_t hidden);
@@ -109,6 +123,7 @@ class RankBackend final : public Backend {
   Buffer partials_;                           // (ranks, T, D)
   std::vector<std::vector<float>> qkv_bias_;  // scratch of each rank
   std::vector<absl::Status> statuses_;        // of each rank
+  std::vector<RankMemory> allocated_;         // the same; no scratch
 };
 
 }  // namespace caravan::worker

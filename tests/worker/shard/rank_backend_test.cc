@@ -13,11 +13,13 @@
 #include "worker/model/random_model.h"
 #include "worker/ops/cpu/cpu_backend.h"
 #include "worker/ops/reference/reference_backend.h"
+#include "worker/shard/rank_slices.h"
 #include "worker/shard/shard_runner.h"
 
 namespace caravan::worker {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 RankOptions Options(int ranks, const NumericsOptions& numerics) {
@@ -169,6 +171,29 @@ class RankedModelTest : public ::testing::Test {
                            /*new_tokens=*/12);
   }
 
+  // Each rank took what was planned for it, and all of them what all did.
+  static void ExpectPlanned(const std::string& directory,
+                            const RankBackend& ranks) {
+    const auto model = DescribeModel(directory, ModelOptions(), ranks);
+    ASSERT_OK(model);
+    EXPECT_OK(ranks.CheckModel(model->config.kv_heads, model->matrices));
+    const KvSpec kv = KvSpecOf(model->config, 8);
+    RankMemory sum;
+    for (int rank = 0; rank < ranks.ranks(); ++rank) {
+      const RankMemory own = ranks.Allocated(rank);
+      EXPECT_EQ(own, ranks.Planned(rank, model->matrices, kv,
+                                   ScratchSpecOf(model->config, 64, 16)));
+      sum.weight_bytes += own.weight_bytes;
+      sum.kv_bytes += own.kv_bytes;
+    }
+    size_t matrices = 0;
+    for (const MatrixShape& matrix : model->matrices) {
+      matrices += ranks.PackedBytes(matrix.parts, matrix.spec);
+    }
+    EXPECT_EQ(sum.weight_bytes, matrices);
+    EXPECT_EQ(sum.kv_bytes, ranks.KvBytes(kv));
+  }
+
   static void ExpectSame(const std::vector<ScoredToken>& a,
                          const std::vector<ScoredToken>& b) {
     ASSERT_EQ(a.size(), b.size());
@@ -191,6 +216,7 @@ TEST_F(RankedModelTest, OneTwoFourAndEightRanksGiveEqualBits) {
     EXPECT_EQ(ranks->NumericsClass(DType::kFp32),
               whole->NumericsClass(DType::kFp32));
     ExpectSame(Run(directory.path(), ranks.get()), expected);
+    ExpectPlanned(directory.path(), *ranks);
   }
 }
 
@@ -202,30 +228,52 @@ TEST_F(RankedModelTest, TiedTableIsLookedUpWhereItsRowsAre) {
   ExpectSame(Run(directory, ranks.get()), Run(directory, whole.get()));
 }
 
-ModelConfig Llama(int32_t heads, int32_t kv_heads, int32_t feed_forward) {
+// Matrices of two layers, of whose second the down projection is of `down`.
+std::vector<MatrixShape> LlamaMatrices(int32_t heads, int32_t kv_heads,
+                                       int32_t feed_forward, WeightType down) {
   ModelConfig config;
+  config.layers = 2;
+  config.hidden_size = 2048;
+  config.vocab_size = 320;
   config.heads = heads;
   config.kv_heads = kv_heads;
   config.head_dim = 64;
   config.intermediate_size = feed_forward;
-  return config;
+  const auto types = [down](const std::string& name) {
+    return name == "model.layers.1.mlp.down_proj.weight" ? down
+                                                         : WeightType::kBf16;
+  };
+  return MatrixShapes(config, types, *MakeWhole({}));
 }
 
 TEST(CheckRanksTest, SplitsThatNoBorderAllowsAreRefusedByName) {
-  const ModelConfig config = Llama(32, 4, 5632);
-  EXPECT_OK(CheckRanks(config, WeightType::kBf16, 4));
+  const auto bf16 = LlamaMatrices(32, 4, 5632, WeightType::kBf16);
+  EXPECT_OK(CheckRanks(4, bf16, ActivationType::kFp32, 4));
   EXPECT_THAT(
-      CheckRanks(config, WeightType::kBf16, 3),
+      CheckRanks(4, bf16, ActivationType::kFp32, 3),
       caravan::testing::HasReason(Reason::kInvalidField,
                                   HasSubstr("--ranks must be 1, 2, 4 or 8")));
-  EXPECT_THAT(CheckRanks(config, WeightType::kBf16, 8),
+  EXPECT_THAT(CheckRanks(4, bf16, ActivationType::kFp32, 8),
               caravan::testing::HasReason(
                   Reason::kInvalidField,
                   HasSubstr("a divisor of num_key_value_heads = 4")));
-  EXPECT_OK(CheckRanks(config, WeightType::kQ4_K, 2));
-  EXPECT_THAT(CheckRanks(config, WeightType::kQ4_K, 4),
-              caravan::testing::HasReason(Reason::kInvalidField,
-                                          HasSubstr("5632 columns of q4_k")));
+}
+
+TEST(CheckRanksTest, EachMatrixIsCheckedWithItsOwnType) {
+  const auto blocks = LlamaMatrices(32, 4, 5632, WeightType::kQ4_K);
+  EXPECT_OK(CheckRanks(4, blocks, ActivationType::kInt8, 2));
+  EXPECT_THAT(CheckRanks(4, blocks, ActivationType::kInt8, 4),
+              caravan::testing::HasReason(
+                  Reason::kInvalidField,
+                  AllOf(HasSubstr("5632 columns of q4_k"),
+                        HasSubstr("model.layers.1.mlp.down_proj.weight"))));
+  // Where only other matrices are of that type nothing is in the way.
+  auto others = LlamaMatrices(32, 4, 5632, WeightType::kBf16);
+  for (MatrixShape& matrix : others) {
+    if (matrix.spec.kind != PackKind::kQkv) continue;
+    for (RawMatrix& part : matrix.parts) part.type = WeightType::kQ4_K;
+  }
+  EXPECT_OK(CheckRanks(4, others, ActivationType::kInt8, 4));
 }
 
 TEST(CheckRanksTest, BackendNeedsAThreadForEachRank) {

@@ -133,7 +133,11 @@ class CpuBackend final : public Backend {
 
   bool CanEmbedFromHead() const override { return true; }
 
-  absl::Status ReservePacked(size_t bytes) override {
+  absl::Status ReservePacked(std::span<const MatrixShape> matrices) override {
+    size_t bytes = 0;
+    for (const MatrixShape& matrix : matrices) {
+      bytes += PackedBytes(matrix.parts, matrix.spec);
+    }
     return weights_.Reserve(bytes);
   }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Pack(
