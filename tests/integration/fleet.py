@@ -202,7 +202,8 @@ class Fleet:
                 router.metrics().sum("caravan_router_workers", state="ready")
                 >= count for router in self.group("router"))
         wait_for(known, seconds, f"{count} replicas")
-        wait_for(lambda: httpx.get(f"{self.url}/readyz").status_code == 200,
+        wait_for(lambda: httpx.get(f"{self.url}/readyz",
+                                   timeout=60).status_code == 200,
                  seconds, "the gateway")
 
     def logs(self):

@@ -75,6 +75,22 @@ async def stream_completion(address, body, leave_after=None, on_tokens=None):
     return outcome
 
 
+def stream_all(fleet, bodies, on_tokens=None):
+    """The outcomes of all bodies, streamed at once."""
+    async def run():
+        return await asyncio.gather(*[
+            stream_completion(fleet.http, body, on_tokens=on_tokens)
+            for body in bodies])
+    return asyncio.run(run())
+
+
+def assert_all_equal(outcomes, expected):
+    """And each ended once, without an error."""
+    for outcome, want in zip(outcomes, expected):
+        assert outcome.errors == [] and outcome.ends() == 1
+        assert outcome.facts() == want.facts()
+
+
 def add_event(outcome, text, on_tokens):
     if text == b"[DONE]":
         outcome.done_count += 1

@@ -9,7 +9,7 @@ import pytest
 
 from fleet import WORKER_FLAGS
 from hits import until_hit
-from load import stream_completion
+from load import assert_all_equal, stream_all, stream_completion
 from suite import MODEL, wait_for
 from trail import Trail, lives_of_process
 from wire_proxy import WireProxy
@@ -19,20 +19,6 @@ def body_of(seed, **changes):
     return {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 200,
             "ignore_eos": True, "seed": seed, "temperature": 0.9,
             "return_token_ids": True, **changes}
-
-
-def stream_all(fleet, bodies, on_tokens=None):
-    async def run():
-        return await asyncio.gather(*[
-            stream_completion(fleet.http, body, on_tokens=on_tokens)
-            for body in bodies])
-    return asyncio.run(run())
-
-
-def assert_all_equal(outcomes, expected):
-    for outcome, want in zip(outcomes, expected):
-        assert outcome.errors == [] and outcome.ends() == 1
-        assert outcome.facts() == want.facts()
 
 
 # --- Work -------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """One test for each row of the failure table (DESIGN.md section 6), named
 after it, with real processes. Each sees its failure happen under a running
-stream."""
+stream. The row of suspect requests has test_suspect_request.py."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ import pytest
 
 from fleet import WORKER_FLAGS
 from hits import until_hit
-from load import stream_completion
+from load import assert_all_equal, stream_all, stream_completion
 from suite import BIN, DEMO_MODEL, MODEL, ROOT, run_cli, wait_for
 
 TOKENS = 600
@@ -26,14 +26,6 @@ def body_of(seed, **changes):
     return {"model": MODEL, "prompt": "Once upon a time",
             "max_tokens": TOKENS, "ignore_eos": True, "seed": seed,
             "temperature": 0.9, "return_token_ids": True, **changes}
-
-
-def stream_all(fleet, bodies, on_tokens=None):
-    async def run():
-        return await asyncio.gather(*[
-            stream_completion(fleet.http, body, on_tokens=on_tokens)
-            for body in bodies])
-    return asyncio.run(run())
 
 
 class Once:
@@ -77,12 +69,6 @@ def busiest(fleet):
 def resumes(fleet, **labels):
     return fleet.gateway.metrics().sum("caravan_gateway_resumes_total",
                                        **labels)
-
-
-def assert_all_equal(outcomes, expected):
-    for outcome, want in zip(outcomes, expected):
-        assert outcome.errors == [] and outcome.ends() == 1
-        assert outcome.facts() == want.facts()
 
 
 def fail_until_hit(fleet, bodies, expected, fail, replicas=2):
@@ -255,38 +241,6 @@ def test_no_replica_of_the_class(start_fleet):
     assert "kv:bf16" in resume["numerics_class"]
     assert position >= 1 and len(marked.token_ids) == TOKENS
     assert marked.token_ids[:position] == expected[1].token_ids[:position]
-
-
-def test_a_request_at_two_deaths_without_a_token_is_suspect(start_fleet,
-                                                            small_model):
-    """Its prompt takes long enough for two workers to die of it."""
-    fleet = start_fleet(workers=3, model=small_model)
-    poison = body_of(1, prompt=list(range(100, 2000)), max_tokens=8)
-    innocent = body_of(2, max_tokens=200)
-    [expected] = stream_all(fleet, [innocent])
-
-    def queued(worker):
-        return worker.alive() and worker.metrics().sum(
-            "caravan_worker_queued_prefill_tokens") > 1000
-
-    def kill_twice():
-        for _ in range(2):
-            wait_for(lambda: next(filter(queued, fleet.workers()), None), 30,
-                     "the prefill").kill()
-
-    async def run():
-        killer = asyncio.create_task(asyncio.to_thread(kill_twice))
-        outcome = await stream_completion(fleet.http, poison)
-        await killer
-        return outcome
-
-    outcome = asyncio.run(run())
-    assert outcome.ends() == 1 and outcome.token_ids == []
-    assert outcome.errors[0]["code"] == "SUSPECT_REQUEST"
-    assert outcome.errors[0]["retryable"] is False
-    # It took no third one with it.
-    assert sum(worker.alive() for worker in fleet.workers()) == 1
-    assert_all_equal(stream_all(fleet, [innocent]), [expected])
 
 
 # --- The other processes ----------------------------------------------------

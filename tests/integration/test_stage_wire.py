@@ -19,8 +19,8 @@ def body_of(seed):
             "logprobs": 1, "return_token_ids": True}
 
 
-def running_on(worker):
-    return worker.metrics().sum("caravan_worker_sequences", state="running")
+def submits(worker):
+    return worker.metrics().sum("caravan_worker_submits_total")
 
 
 def lost(worker):
@@ -103,32 +103,34 @@ def test_a_link_that_breaks_ends_the_epoch_and_no_stream(start_fleet, fault):
     run_fault(start_fleet, fault, seen)
 
 
+async def until(condition):
+    """Polls in a thread of its own."""
+    await asyncio.to_thread(wait_for, condition, 60)
+
+
 async def hold_the_link(fleet, proxy):
     """Facts of streams during which the link stood still until all streams of
-    the other replica had ended; None where there were none to see."""
-    begun = asyncio.Event()
+    the other replica had ended; None where one replica had none."""
+    replicas = [fleet.members["worker-1"], fleet.members["worker-2"]]
+    before = [submits(replica) for replica in replicas]
 
-    def on_tokens(outcome):
-        if len(outcome.token_ids) >= 10:
-            begun.set()
+    def placed():
+        return [submits(replica) - count
+                for replica, count in zip(replicas, before)]
 
-    streams = [asyncio.create_task(stream_completion(
-        fleet.http, body_of(seed), on_tokens=on_tokens))
-        for seed in range(STREAMS)]
-    await begun.wait()
-    proxy.hold()
-    whole, chain = fleet.members["worker-1"], fleet.members["worker-2"]
-    ran = await asyncio.to_thread(running_on, whole)
-    await asyncio.to_thread(wait_for, lambda: running_on(whole) == 0, 50,
-                            "the streams of the other replica")
+    proxy.hold_after_plans(20)
+    streams = [asyncio.create_task(stream_completion(fleet.http,
+                                                     body_of(seed)))
+               for seed in range(STREAMS)]
+    await until(lambda: sum(placed()) == STREAMS)
+    on_whole, on_chain = placed()
+    if on_chain:
+        await asyncio.wait_for(proxy.stands.wait(), 60)
     # They end at their clients too, while those of the chain stand still.
-    held = await asyncio.to_thread(running_on, chain)
-    while sum(stream.done() for stream in streams) + held < STREAMS:
-        await asyncio.sleep(0.02)
-        held = await asyncio.to_thread(running_on, chain)
+    await until(lambda: sum(map(asyncio.Task.done, streams)) == on_whole)
     proxy.release()
     facts = facts_of(await asyncio.gather(*streams))
-    return facts if ran and held else None
+    return facts if on_whole and on_chain else None
 
 
 def test_a_slow_stage_slows_its_replica_and_nothing_else(start_fleet):

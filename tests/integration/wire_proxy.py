@@ -116,14 +116,18 @@ class LinkProxy(WireProxy):
         super().__init__()
         self.faults = 0  # that have happened
         self._fault = None
+        self._plans_left = None  # that pass before one stands still
         self._open = asyncio.Event()
         self._open.set()
+        self.stands = asyncio.Event()  # a plan waits here
 
-    def hold(self):
-        """Nothing passes until release()."""
-        self._open.clear()
+    def hold_after_plans(self, count):
+        """Nothing passes after so many plans, until release()."""
+        self._plans_left = count
 
     def release(self):
+        self._plans_left = None
+        self.stands.clear()
         self._open.set()
 
     def change_next(self):
@@ -141,8 +145,11 @@ class LinkProxy(WireProxy):
                 header = await reader.readexactly(_FRAME_HEADER)
                 size = int.from_bytes(header[:3], "big")
                 payload = bytearray(await reader.readexactly(size))
+                is_plan = header[3] == _DATA and size >= _HIDDEN
+                if is_plan:
+                    self._count_plan()
                 await self._open.wait()
-                if header[3] == _DATA and size >= _HIDDEN and self._fault:
+                if is_plan and self._fault:
                     fault, self._fault = self._fault, None
                     self.faults += 1
                     if fault == "truncate":
@@ -154,6 +161,14 @@ class LinkProxy(WireProxy):
                 await writer.drain()
         finally:
             writer.close()
+
+    def _count_plan(self):
+        if self._plans_left is None:
+            return
+        self._plans_left -= 1
+        if self._plans_left < 0:
+            self._open.clear()
+            self.stands.set()
 
 
 def steps_of(payload):
