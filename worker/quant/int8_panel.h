@@ -54,6 +54,10 @@ struct Int8PanelArgs {
   int64_t tokens = 0;
   float* out = nullptr;  // (tokens, 64): rows of the panel
   int64_t out_stride = 0;
+  // What is read next, or nothing: it comes into the second cache while several
+  // tokens meet this panel.
+  const void* next = nullptr;
+  int64_t next_bytes = 0;
 };
 
 struct Int8Table {

@@ -34,8 +34,6 @@ struct Simd {
     return value;
   }
 
-  static constexpr int kPrefetchBytes = 0;
-
   static V Zero() {
     return Each<V>([](int) { return 0.0f; });
   }
@@ -95,7 +93,7 @@ struct Simd {
       return total;
     });
   }
-  static void Prefetch(const char*) {}
+  static void PrefetchFar(const char*) {}
   static void Fence() {}
   static void QuantizeGroup(const float* x, char* group) {
     QuantizeActivations(std::span(x, kGroupElements),

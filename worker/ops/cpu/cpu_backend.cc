@@ -237,7 +237,8 @@ class CpuBackend final : public Backend {
   // Sets the rounded rows of a product where it wants them.
   void Round(int member, MatMul& mat_mul);
   void RunMatMul(int member, const MatMul& mat_mul);
-  void RunPanel(const MatMul& mat_mul, int64_t panel);
+  void RunPanel(const MatMul& mat_mul, int64_t panel,
+                std::span<const std::byte> next);
   void RunInt8Panel(quant::Int8Format format, const PanelArgs& args);
   // Norm, then the product of its rows; `tail` follows on every member after
   // a barrier where it is given.
@@ -353,14 +354,18 @@ void CpuBackend::Round(int member, MatMul& mat_mul) {
 }
 
 void CpuBackend::RunMatMul(int member, const MatMul& mat_mul) {
-  for (int64_t i; (i = panel_shares_.Next(member)) >= 0;) {
-    RunPanel(mat_mul, i);
-  }
   const auto next = next_panels_.find(mat_mul.matrix);
-  if (next == next_panels_.end()) return;
-  const std::span<const std::byte> panel =
-      next->second[static_cast<size_t>(member)];
-  team_->FetchWhileWaiting(member, panel.data(), panel.size());
+  const std::span<const std::byte> of_next_matrix =
+      next == next_panels_.end() ? std::span<const std::byte>()
+                                 : next->second[static_cast<size_t>(member)];
+  const int64_t end = WorkShares::FirstOf(
+      member + 1, mat_mul.matrix->panel_count(), team_->size());
+  for (int64_t i; (i = panel_shares_.Next(member)) >= 0;) {
+    RunPanel(mat_mul, i,
+             i + 1 < end ? mat_mul.matrix->PanelBytes(i + 1) : of_next_matrix);
+  }
+  team_->FetchWhileWaiting(member, of_next_matrix.data(),
+                           of_next_matrix.size());
 }
 
 // Products come in the same order in every step.
@@ -379,8 +384,9 @@ void CpuBackend::LearnOrder(const CpuMatrix& matrix) {
   }
 }
 
-// `panel` counts those of all pieces.
-void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel) {
+// `panel` counts those of all pieces; `next` is what the member reads after it.
+void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel,
+                          std::span<const std::byte> next) {
   const CpuMatrix::Piece* piece = mat_mul.matrix->pieces().data();
   for (; panel >= piece->layout.panel_count(); ++piece) {
     panel -= piece->layout.panel_count();
@@ -404,7 +410,9 @@ void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel) {
       .bias = mat_mul.bias == nullptr ? nullptr : mat_mul.bias + first,
       .bias2 = mat_mul.bias2 == nullptr ? nullptr : mat_mul.bias2 + first,
       .out = mat_mul.out.data + first,
-      .out_stride = mat_mul.out.stride};
+      .out_stride = mat_mul.out.stride,
+      .next = next.data(),
+      .next_bytes = static_cast<int64_t>(next.size())};
   if (mat_mul.rounded != nullptr) {
     args.x_pairs = mat_mul.rounded;
     args.x_pairs_stride = mat_mul.matrix->rounded_words();
@@ -443,7 +451,9 @@ void CpuBackend::RunInt8Panel(quant::Int8Format format, const PanelArgs& args) {
          .x_stride = args.x_pairs_stride * int64_t{sizeof(uint32_t)},
          .tokens = end - begin,
          .out = products,
-         .out_stride = kPanelRows});
+         .out_stride = kPanelRows,
+         .next = args.next,
+         .next_bytes = run + 1 == runs ? args.next_bytes : 0});
     for (int64_t t = begin; t < end; ++t) {
       kernels_.finish(args, products + (t - begin) * kPanelRows,
                       args.out + t * args.out_stride);

@@ -49,6 +49,10 @@ struct PanelArgs {
   const float* bias2 = nullptr;  // (valid) or null; kGateUp
   float* out = nullptr;          // (tokens, valid)
   int64_t out_stride = 0;
+  // What is read next, or nothing: it comes into the second cache while several
+  // tokens meet this panel.
+  const void* next = nullptr;
+  int64_t next_bytes = 0;
 };
 
 // Query rows against one split of keys of one kv head. Keys and values are of

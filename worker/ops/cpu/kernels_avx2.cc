@@ -140,6 +140,10 @@ struct Simd {
   static V FlushingAdd(V a, V b) { return Add(a, b); }
 
   static void Prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+  // Into the second cache; always_inline: see int8_panel_avx512vnni.cc.
+  [[gnu::always_inline]] static void PrefetchFar(const char* p) {
+    _mm_prefetch(p, _MM_HINT_T1);
+  }
   static void PrefetchOnce(const char* p) { _mm_prefetch(p, _MM_HINT_NTA); }
   static void Fence() { asm volatile("" ::: "memory"); }
 

@@ -124,6 +124,7 @@ struct Simd {
     return Each([&](int i) { return Flush(a.lane[i] + b.lane[i]); });
   }
   static void Prefetch(const char*) {}
+  static void PrefetchFar(const char*) {}
   static void PrefetchOnce(const char* p) {}
   static void Fence() {}
 
