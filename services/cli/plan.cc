@@ -248,7 +248,7 @@ Command AddPlan(CLI::App& root) {
   app->add_option("--override", options->overrides, "KEY=JSON of config.json")
       ->allow_extra_args(false);
   app->add_option("--weights", options->weights,
-                  "As the worker's flag: keep, bf16, q8_0 or q4_0");
+                  "As the worker's flag: keep, bf16, fp8, q8_0 or q4_0");
   app->add_option("--max-step-tokens", options->memory.max_step_tokens,
                   "As the worker's flag")
       ->check(CLI::Range(1, 65536));

@@ -8,12 +8,24 @@
 #include <random>
 #include <vector>
 
+#include "worker/tensor/fp8.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::testing {
 
+inline void MakeFp8(std::vector<std::byte>& bytes) {
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const size_t place = i % worker::kFp8BlockBytes;
+    if (place < sizeof(float)) {
+      bytes[i] = bytes[place];
+    } else {
+      bytes[i] &= std::byte{0xbf};  // magnitudes below 2
+    }
+  }
+}
+
 // `count` elements of a type of blocks: any codes; scales of 2^-6 to 2^-3, of
-// either sign where they are fp16.
+// either sign where they are fp16. Of fp8 all have one scale, and none is NaN.
 inline std::vector<std::byte> RandomBlocks(std::mt19937& random,
                                            worker::WeightType type,
                                            int64_t count) {
@@ -31,6 +43,7 @@ inline std::vector<std::byte> RandomBlocks(std::mt19937& random,
                         64;  // of nf4 and fp4, before the codes
     std::memcpy(bytes.data() + i, &scale, sizeof(scale));
   }
+  if (type == worker::WeightType::kFp8) MakeFp8(bytes);
   return bytes;
 }
 

@@ -15,6 +15,7 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/model/bitsandbytes.h"
+#include "worker/model/fp8_matrix.h"
 #include "worker/model/grouped_matrix.h"
 #include "worker/model/json_file.h"
 #include "worker/model/parallel.h"
@@ -315,7 +316,8 @@ CheckpointTensor& CheckpointTensors::AddMade(
 }
 
 absl::Status CheckpointTensors::AddGrouped(const std::string& module) {
-  if (quantization_->method == QuantizationMethod::kBitsandbytes) {
+  if (quantization_->method != QuantizationMethod::kGptq &&
+      quantization_->method != QuantizationMethod::kAwq) {
     return ModelFileError(Record(module + ".qweight")->file,
                           StrCat("tensor ", module, ".qweight"),
                           "absent by quantization_config's quant_method",
@@ -401,11 +403,30 @@ absl::Status CheckpointTensors::AddEightBit(const std::string& module) {
   return absl::OkStatus();
 }
 
+absl::Status CheckpointTensors::AddFp8(const std::string& module) {
+  const TensorRecord* const weight = Record(module + std::string(kWeight));
+  const TensorRecord* const scale = Record(module + ".weight_scale");
+  CARAVAN_ASSIGN_OR_RETURN(Fp8Matrix made, Fp8Matrix::Make(*weight, scale));
+  const auto matrix = std::make_shared<const Fp8Matrix>(std::move(made));
+  CheckpointTensor& tensor =
+      AddMade(module, matrix->exact_type(), matrix->rows(), matrix->cols(),
+              {weight, scale});
+  tensor.write_stored = [matrix](int64_t first, int64_t count,
+                                 std::byte* target) {
+    matrix->WriteRows(first, count, target);
+  };
+  tensor.write_floats = [matrix](int64_t first, int64_t count,
+                                 std::byte* target) {
+    matrix->Dequantize(first, count, reinterpret_cast<float*>(target));
+  };
+  return absl::OkStatus();
+}
+
 absl::Status CheckpointTensors::Collect() {
   constexpr std::string_view kGrouped = ".qweight";
   constexpr std::string_view kFourBit = ".weight.absmax";
   constexpr std::string_view kEightBit = ".SCB";
-  std::vector<std::string> grouped, four_bit, eight_bit;
+  std::vector<std::string> grouped, four_bit, eight_bit, fp8;
   std::set<std::string, std::less<>> modules;
   const auto note = [&](std::string_view name, std::string_view suffix,
                         std::vector<std::string>& list) {
@@ -417,6 +438,10 @@ absl::Status CheckpointTensors::Collect() {
     note(name, kGrouped, grouped);
     note(name, kFourBit, four_bit);
     note(name, kEightBit, eight_bit);
+    if (quantization_ && IsFp8(quantization_->method) &&
+        record.dtype_name == "F8_E4M3") {
+      note(name, kWeight, fp8);
+    }
   }
   // Some files only tell how they were trained.
   if (modules.empty()) quantization_.reset();
@@ -438,6 +463,9 @@ absl::Status CheckpointTensors::Collect() {
   }
   for (const std::string& module : eight_bit) {
     CARAVAN_RETURN_IF_ERROR(AddEightBit(module));
+  }
+  for (const std::string& module : fp8) {
+    CARAVAN_RETURN_IF_ERROR(AddFp8(module));
   }
   return absl::OkStatus();
 }

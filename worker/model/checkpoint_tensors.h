@@ -1,6 +1,6 @@
 // The tensors of a model directory, whatever format it has, under their Hugging
 // Face names: safetensors or PyTorch files, Meta's checkpoints, and matrices
-// that GPTQ, AWQ or bitsandbytes quantized.
+// that GPTQ, AWQ or bitsandbytes quantized, or that are of 8-bit floats.
 #ifndef CARAVAN_WORKER_MODEL_CHECKPOINT_TENSORS_H_
 #define CARAVAN_WORKER_MODEL_CHECKPOINT_TENSORS_H_
 
@@ -104,9 +104,9 @@ class CheckpointTensors {
                   float* target) const;
 
   // From now on the matrix `name`, which must be there, has the type `type`,
-  // one that CanQuantize(), and its rows and columns lie in their order: what
-  // it was is converted whenever it is read, on `threads` threads. `head_dim`
-  // is that of the rows of q and k. Not thread-safe.
+  // one that QuantizeRow writes, and its rows and columns lie in their order:
+  // what it was is converted whenever it is read, on `threads` threads.
+  // `head_dim` is that of the rows of q and k. Not thread-safe.
   void Convert(const std::string& name, WeightType type, int32_t head_dim,
                int threads);
 
@@ -132,6 +132,7 @@ class CheckpointTensors {
   absl::Status AddGrouped(const std::string& module);
   absl::Status AddFourBit(const std::string& module);
   absl::Status AddEightBit(const std::string& module);
+  absl::Status AddFp8(const std::string& module);
   CheckpointTensor& AddMade(const std::string& module, WeightType type,
                             int64_t rows, int64_t cols,
                             const std::vector<const TensorRecord*>& parts);

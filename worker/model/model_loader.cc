@@ -39,12 +39,17 @@ absl::StatusOr<std::unique_ptr<CheckpointTensors>> OpenWeights(
   return checkpoint;
 }
 
-// The type in which bitsandbytes has the layers' matrices of 4 bits, if it has.
+// The type in which the layers' matrices lie by quantization_config, if it is
+// of codes. Not FBGEMM's: which matrices those are is said in words.
 absl::StatusOr<std::optional<WeightType>> TableType(
     const std::string& directory) {
   CARAVAN_ASSIGN_OR_RETURN(const std::optional<QuantizationConfig> config,
                            LoadQuantizationConfig(directory));
   std::optional<WeightType> type;
+  if (config && (config->method == QuantizationMethod::kFp8 ||
+                 config->method == QuantizationMethod::kCompressedTensors)) {
+    type = WeightType::kFp8;
+  }
   if (config && config->method == QuantizationMethod::kBitsandbytes &&
       config->bits == 4) {
     type = config->table;

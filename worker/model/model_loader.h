@@ -21,7 +21,7 @@ struct ModelOptions {
   std::vector<std::string> overrides;
   // Whether generation_config.json is read.
   bool use_generation_config = true;
-  // --weights: keep, bf16, q8_0 or q4_0 (weights_policy.h).
+  // --weights: keep, bf16, fp8, q8_0 or q4_0 (weights_policy.h).
   std::string weights = "keep";
   int threads = 1;  // that convert them
   // What is loaded and planned; "--stage" refuses one that does not exist.

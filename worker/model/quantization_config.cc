@@ -15,6 +15,9 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kPrefix = "quantization_config.";
+// By QuantizationMethod.
+constexpr std::array<std::string_view, 6> kNames = {
+    "gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors"};
 constexpr int64_t kMostGroup = int64_t{1} << 20;
 
 // The first of two names of a key that is there.
@@ -54,10 +57,11 @@ absl::Status ReadGptq(const JsonReader& reader, QuantizationConfig& config) {
   CARAVAN_RETURN_IF_ERROR(ReadBits(reader, "bits", {2, 3, 4, 8}, config));
   CARAVAN_RETURN_IF_ERROR(ReadGroup(reader, "group_size", config));
   CARAVAN_ASSIGN_OR_RETURN(const auto format, reader.Text("checkpoint_format"));
-  if (format && *format != "gptq" && *format != "gptq_v2") {
-    return reader.Error("checkpoint_format", "gptq or gptq_v2", *format);
+  const std::string name = format.value_or("gptq");
+  if (name != "gptq" && name != "gptq_v2") {
+    return reader.Error("checkpoint_format", "gptq or gptq_v2", name);
   }
-  config.zeros_less_one = format.value_or("gptq") == "gptq";
+  config.zeros_less_one = name == "gptq";
   CARAVAN_ASSIGN_OR_RETURN(const auto marlin, reader.Bool("is_marlin_format"));
   if (!marlin.value_or(false)) return absl::OkStatus();
   return reader.Error("is_marlin_format", "false", "true");
@@ -101,6 +105,58 @@ absl::Status ReadBitsandbytes(const JsonReader& reader,
   return reader.Error("bnb_4bit_quant_type", "nf4 or fp4", *type);
 }
 
+absl::Status ReadFp8(const JsonReader& reader) {
+  CARAVAN_ASSIGN_OR_RETURN(const auto format, reader.Text("fmt"));
+  const std::string name = format.value_or("e4m3");
+  if (name != "e4m3") return reader.Error("fmt", "e4m3", name);
+  const json* const blocks = reader.Find("weight_block_size");
+  if (blocks == nullptr) return absl::OkStatus();
+  return reader.Error("weight_block_size",
+                      "absent: scales are of matrices or of rows",
+                      Excerpt(*blocks));
+}
+
+// What one group of matrices is made of.
+absl::Status CheckWeights(const json& weights, std::string_view file,
+                          std::string_view prefix) {
+  const JsonReader reader(&weights, file, prefix);
+  CARAVAN_ASSIGN_OR_RETURN(const auto type, reader.Text("type"));
+  const std::string kind = type.value_or("nothing");
+  if (kind != "float") return reader.Error("type", "float", kind);
+  CARAVAN_ASSIGN_OR_RETURN(const int64_t bits,
+                           reader.RequiredInt("num_bits", 1, 64));
+  if (bits != 8) return reader.Error("num_bits", "8", StrCat(bits));
+  CARAVAN_ASSIGN_OR_RETURN(const auto strategy, reader.Text("strategy"));
+  const std::string name = strategy.value_or("nothing");
+  if (name == "channel" || name == "tensor") return absl::OkStatus();
+  return reader.Error("strategy", "channel or tensor", name);
+}
+
+absl::Status ReadCompressedTensors(const JsonReader& reader,
+                                   std::string_view file,
+                                   std::string_view prefix) {
+  CARAVAN_ASSIGN_OR_RETURN(const auto format, reader.Text("format"));
+  const std::string name = format.value_or("nothing");
+  if (name != "float-quantized" && name != "naive-quantized") {
+    return reader.Error("format", "float-quantized or naive-quantized", name);
+  }
+  const json* const groups = reader.Find("config_groups");
+  if (groups == nullptr || !groups->is_object()) {
+    return reader.Error("config_groups", "an object",
+                        groups == nullptr ? "nothing" : Excerpt(*groups));
+  }
+  for (const auto& [group_name, group] : groups->items()) {
+    const std::string key = StrCat("config_groups.", group_name, ".weights");
+    const auto weights = group.find("weights");
+    if (!group.is_object() || weights == group.end() || !weights->is_object()) {
+      return reader.Error(key, "an object", Excerpt(group));
+    }
+    CARAVAN_RETURN_IF_ERROR(
+        CheckWeights(*weights, file, StrCat(prefix, key, ".")));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<QuantizationMethod> MethodOf(const JsonReader& reader) {
   CARAVAN_ASSIGN_OR_RETURN(const auto name, reader.Text("quant_method"));
   if (!name) {  // files that are older than the key
@@ -110,12 +166,12 @@ absl::StatusOr<QuantizationMethod> MethodOf(const JsonReader& reader) {
     return reader.Has("w_bit") ? QuantizationMethod::kAwq
                                : QuantizationMethod::kGptq;
   }
-  for (const QuantizationMethod method :
-       {QuantizationMethod::kGptq, QuantizationMethod::kAwq,
-        QuantizationMethod::kBitsandbytes}) {
-    if (*name == Name(method)) return method;
+  std::string list;
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if (*name == kNames[i]) return static_cast<QuantizationMethod>(i);
+    StrAppend(&list, list.empty() ? "" : ", ", kNames[i]);
   }
-  return reader.Error("quant_method", "gptq, awq or bitsandbytes", *name);
+  return reader.Error("quant_method", StrCat("one of ", list), *name);
 }
 
 absl::StatusOr<QuantizationConfig> Parse(const json& object,
@@ -134,6 +190,14 @@ absl::StatusOr<QuantizationConfig> Parse(const json& object,
     case QuantizationMethod::kBitsandbytes:
       CARAVAN_RETURN_IF_ERROR(ReadBitsandbytes(reader, config));
       break;
+    case QuantizationMethod::kFp8:
+      CARAVAN_RETURN_IF_ERROR(ReadFp8(reader));
+      break;
+    case QuantizationMethod::kFbgemmFp8:
+      break;
+    case QuantizationMethod::kCompressedTensors:
+      CARAVAN_RETURN_IF_ERROR(ReadCompressedTensors(reader, file, prefix));
+      break;
   }
   return config;
 }
@@ -141,9 +205,13 @@ absl::StatusOr<QuantizationConfig> Parse(const json& object,
 }  // namespace
 
 std::string_view Name(QuantizationMethod method) {
-  constexpr std::array<std::string_view, 3> kNames = {"gptq", "awq",
-                                                      "bitsandbytes"};
   return kNames[static_cast<size_t>(method)];
+}
+
+bool IsFp8(QuantizationMethod method) {
+  return method == QuantizationMethod::kFp8 ||
+         method == QuantizationMethod::kFbgemmFp8 ||
+         method == QuantizationMethod::kCompressedTensors;
 }
 
 absl::StatusOr<QuantizationConfig> ParseQuantizationConfig(

@@ -14,10 +14,21 @@
 
 namespace caravan::worker {
 
-enum class QuantizationMethod : uint8_t { kGptq, kAwq, kBitsandbytes };
+enum class QuantizationMethod : uint8_t {
+  kGptq,
+  kAwq,
+  kBitsandbytes,
+  // Weights of e4m3. What the files say of activations (their scales, bounds)
+  // is of others' kernels: ours round to bf16, or by a row's own scale.
+  kFp8,
+  kFbgemmFp8,
+  kCompressedTensors,
+};
 
-// "gptq", "awq", "bitsandbytes".
+// "gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors".
 std::string_view Name(QuantizationMethod method);
+// Whether matrices of that method are of e4m3.
+bool IsFp8(QuantizationMethod method);
 
 struct QuantizationConfig {
   QuantizationMethod method = QuantizationMethod::kGptq;

@@ -78,6 +78,8 @@ std::string_view TorchName(DType dtype) {
       return "bfloat16";
     case DType::kFp16:
       return "float16";
+    case DType::kFp8:  // no model's
+      break;
   }
   return "float32";
 }
@@ -90,6 +92,8 @@ std::string_view SafetensorsName(DType dtype) {
       return "BF16";
     case DType::kFp16:
       return "F16";
+    case DType::kFp8:
+      break;
   }
   return "F32";
 }
@@ -166,6 +170,8 @@ uint32_t BitsOf(float value, DType dtype) {
       return ToBf16(value).bits;
     case DType::kFp16:
       return ToFp16(value).bits;
+    case DType::kFp8:
+      break;
   }
   return 0;
 }

@@ -23,6 +23,8 @@ std::string_view SafetensorsName(DType dtype) {
       return "BF16";
     case DType::kFp16:
       return "F16";
+    case DType::kFp8:
+      return "F8_E4M3";
   }
   return "unknown";
 }

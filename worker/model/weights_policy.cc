@@ -4,6 +4,7 @@
 
 #include "common/status/errors.h"
 #include "worker/model/gguf_plan.h"
+#include "worker/tensor/fp8.h"
 
 namespace caravan::worker {
 namespace {
@@ -11,17 +12,25 @@ namespace {
 // Bits of 256 elements.
 int64_t BitsOf(WeightType type) { return 8 * RowBytes(type, 256); }
 
+// What checkpoints of fp8 are: matrices of layers.
+WeightType TypeBesideFp8(const TensorSpec& tensor) {
+  const bool layer = tensor.group != TensorGroup::kHead &&
+                     tensor.group != TensorGroup::kEmbedding;
+  return layer && tensor.cols % kFp8Block == 0 ? WeightType::kFp8
+                                               : WeightType::kBf16;
+}
+
 }  // namespace
 
 absl::StatusOr<WeightsPolicy> WeightsPolicy::Parse(std::string_view text) {
   WeightsPolicy policy;
   if (text == "keep") return policy;
-  for (const WeightType type :
-       {WeightType::kBf16, WeightType::kQ8_0, WeightType::kQ4_0}) {
+  for (const WeightType type : {WeightType::kBf16, WeightType::kFp8,
+                                WeightType::kQ8_0, WeightType::kQ4_0}) {
     if (text == worker::Name(type)) policy.target_ = type;
   }
   if (policy.keeps()) {
-    return FieldError("--weights", "keep, bf16, q8_0 or q4_0", text);
+    return FieldError("--weights", "keep, bf16, fp8, q8_0 or q4_0", text);
   }
   return policy;
 }
@@ -30,7 +39,9 @@ WeightType WeightsPolicy::TypeFor(const TensorSpec& tensor,
                                   bool tied_embeddings,
                                   WeightType loaded) const {
   if (keeps() || tensor.cols == 0) return loaded;
-  const WeightType type = WrittenType(tensor, tied_embeddings, *target_);
+  const WeightType type = target_ == WeightType::kFp8
+                              ? TypeBesideFp8(tensor)
+                              : WrittenType(tensor, tied_embeddings, *target_);
   if (IsPlain(loaded)) return type;
   return BitsOf(type) < BitsOf(loaded) ? type : loaded;
 }

@@ -29,7 +29,8 @@ class WeightsPolicy {
   // smaller stays. Where a row is no whole number of blocks, and for an output
   // head, another type takes the target's place, never one of fewer bits: as
   // in a GGUF file of the target's type (gguf_plan.h), so that both give the
-  // same bits. Vectors stay.
+  // same bits. With fp8, which no GGUF file has, embeddings, heads and rows of
+  // no whole blocks are bf16. Vectors stay.
   WeightType TypeFor(const TensorSpec& tensor, bool tied_embeddings,
                      WeightType loaded) const;
 

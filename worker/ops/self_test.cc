@@ -16,6 +16,7 @@
 #include "worker/ops/canonical_math.h"
 #include "worker/ops/check.h"
 #include "worker/ops/sampling_state.h"
+#include "worker/tensor/fp8.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
@@ -91,6 +92,8 @@ uint32_t WeightBits(DType dtype, uint32_t draw) {
       return sign << 15 | (127 - down) << 7 | (draw & 0x7f);
     case DType::kFp16:
       return sign << 15 | (15 - down) << 10 | (draw & 0x3ff);
+    case DType::kFp8:  // no plain weights
+      break;
   }
   return 0;
 }
@@ -118,6 +121,9 @@ void SetScales(WeightType type, uint32_t draw, std::byte* block) {
     high = (high & std::byte{0x8f}) | std::byte{0x10};
   }
   if (!halves.empty()) return;
+  if (type == WeightType::kFp8) {  // no NaN
+    for (int i = 4; i < kFp8BlockBytes; ++i) block[i] &= std::byte{0xbf};
+  }
   const uint32_t bits = WeightBits(DType::kFp32, draw);
   for (int b = 0; b < 4; ++b) block[b] = static_cast<std::byte>(bits >> 8 * b);
 }
@@ -132,7 +138,9 @@ std::vector<std::byte> Weights(WeightType type, uint32_t stream,
   }
   const size_t block = static_cast<size_t>(InfoOf(type).bytes);
   for (size_t i = 0; i < bytes.size(); i += block) {
-    SetScales(type, Draw(stream, static_cast<int64_t>(i)), bytes.data() + i);
+    const bool one = type == WeightType::kFp8;  // scale of all rows
+    const int64_t draw = one ? 0 : static_cast<int64_t>(i);
+    SetScales(type, Draw(stream, draw), bytes.data() + i);
   }
   return bytes;
 }

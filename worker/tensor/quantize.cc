@@ -6,6 +6,7 @@
 
 #include "worker/tensor/dtype.h"
 #include "worker/tensor/four_bit.h"
+#include "worker/tensor/fp8.h"
 
 namespace caravan::worker {
 namespace {
@@ -199,7 +200,7 @@ using ReadBlock = void (*)(const std::byte* block, float* target);
 constexpr std::array<ReadBlock, kWeightTypes.size()> kReaders = {
     nullptr,   nullptr,   nullptr,   ReadQ8_0, ReadQ4_0, ReadQ4_1, ReadQ5_0,
     ReadQ5_1,  ReadQ2_K,  ReadQ3_K,  ReadQ4_K, ReadQ5_K, ReadQ6_K, ReadIq4Nl,
-    ReadIq4Xs, ReadTq1_0, ReadTq2_0, nullptr,  nullptr};
+    ReadIq4Xs, ReadTq1_0, ReadTq2_0, nullptr,  nullptr,  nullptr};
 
 // ---- Writing: one block each.
 
@@ -498,6 +499,8 @@ void DequantizeRow(WeightType type, const std::byte* source, int64_t count,
       return DequantizeFourBit(kNf4Values, source, count, target);
     case WeightType::kFp4:
       return DequantizeFourBit(kFp4Values, source, count, target);
+    case WeightType::kFp8:
+      return DequantizeFp8(source, count, target);
     default:
       break;
   }
@@ -529,6 +532,7 @@ std::string WrittenTypes() {
 
 void QuantizeRow(WeightType type, const float* source, int64_t count,
                  std::byte* target) {
+  if (type == WeightType::kFp8) return QuantizeFp8(source, count, target);
   const WeightTypeInfo& info = InfoOf(type);
   const WriteBlock write = kWriters[static_cast<size_t>(type)];
   for (int64_t i = 0; i < count; i += info.elements) {

@@ -43,6 +43,7 @@ inline constexpr std::array<int8_t, 16> kIq4Values = {
 //                                                     d (s - 32) value, by 32
 //   tq1_0   48 bytes of 5 base-3 digits, 4 bytes of 4; d     d (q - 1)
 //   tq2_0   64 bytes of 2-bit codes; d                       d (q - 1)
+//   fp8     binary32 d; 32 codes of e4m3 (fp8.h)             q d
 
 // `count` elements, a multiple of the type's block, to fp32. Products and sums
 // are rounded in the order written above; all but the last are exact.
@@ -52,13 +53,14 @@ void DequantizeRow(WeightType type, const std::byte* source, int64_t count,
 // Row `row` of a matrix, wherever it lies, to `cols` floats.
 void DequantizeRow(const RawMatrix& matrix, int64_t row, float* target);
 
-// Types that QuantizeRow writes: fp32, bf16, fp16, q8_0, q4_0, q4_1, q5_0,
-// q5_1, q4_k, q6_k.
+// Types that QuantizeRow writes and GGUF files have: fp32, bf16, fp16, q8_0,
+// q4_0, q4_1, q5_0, q5_1, q4_k, q6_k.
 bool CanQuantize(WeightType type);
 // Their names: "fp32, bf16, ...".
 std::string WrittenTypes();
 
-// `count` finite elements, a multiple of the type's block, to the type. The
+// `count` finite elements, a multiple of the type's block, to the type, one of
+// those or fp8, whose elements are a whole row. The
 // formats of 32 round to nearest against the block's largest value (q8_0, q4_0,
 // q5_0) or range (q4_1, q5_1); q4_k and q6_k look for the scales of least
 // squared error, weighted by magnitude. Deterministic on every machine.

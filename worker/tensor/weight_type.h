@@ -35,6 +35,7 @@ enum class WeightType : uint8_t {
   kTq2_0,
   kNf4,
   kFp4,
+  kFp8,
 };
 
 // Elements of a row are stored in blocks of `elements`, `bytes` each.
@@ -44,14 +45,14 @@ struct WeightTypeInfo {
   int32_t bytes;
 };
 
-inline constexpr std::array<WeightTypeInfo, 19> kWeightTypes = {{
+inline constexpr std::array<WeightTypeInfo, 20> kWeightTypes = {{
     {"fp32", 1, 4},     {"bf16", 1, 2},     {"fp16", 1, 2},
     {"q8_0", 32, 34},   {"q4_0", 32, 18},   {"q4_1", 32, 20},
     {"q5_0", 32, 22},   {"q5_1", 32, 24},   {"q2_k", 256, 84},
     {"q3_k", 256, 110}, {"q4_k", 256, 144}, {"q5_k", 256, 176},
     {"q6_k", 256, 210}, {"iq4_nl", 32, 18}, {"iq4_xs", 256, 136},
     {"tq1_0", 256, 54}, {"tq2_0", 256, 66}, {"nf4", 64, 36},
-    {"fp4", 64, 36},
+    {"fp4", 64, 36},    {"fp8", 32, 36},
 }};
 
 inline constexpr const WeightTypeInfo& InfoOf(WeightType type) {

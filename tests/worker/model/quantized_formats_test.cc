@@ -324,7 +324,22 @@ TEST(QuantizationConfigTest, WhatIsNotReadHereIsRefusedByName) {
     const char* message;
   };
   const Case cases[] = {
-      {R"({"quant_method":"fp8"})", "quant_method"},
+      {R"({"quant_method":"hqq"})", "quant_method"},
+      {R"({"quant_method":"fp8","weight_block_size":[128,128]})",
+       "weight_block_size"},
+      {R"({"quant_method":"fp8","fmt":"e5m2"})", "fmt"},
+      {R"({"quant_method":"compressed-tensors","format":"pack-quantized"})",
+       "format"},
+      {R"({"quant_method":"compressed-tensors","format":"float-quantized"})",
+       "config_groups"},
+      {R"({"quant_method":"compressed-tensors","format":"float-quantized",
+           "config_groups":{"group_0":{"weights":{"type":"float",
+           "num_bits":8,"strategy":"block"}}}})",
+       "config_groups.group_0.weights.strategy"},
+      {R"({"quant_method":"compressed-tensors","format":"float-quantized",
+           "config_groups":{"group_0":{"weights":{"type":"int",
+           "num_bits":8,"strategy":"channel"}}}})",
+       "config_groups.group_0.weights.type"},
       {R"({"quant_method":"gptq"})", "bits"},
       {R"({"quant_method":"gptq","bits":5})", "2, 3, 4, 8"},
       {R"({"quant_method":"gptq","bits":4,"group_size":0})", "group_size"},

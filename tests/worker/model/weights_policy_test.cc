@@ -33,7 +33,7 @@ WeightType TypeOf(const char* weights, const TensorSpec& spec,
 }
 
 TEST(WeightsPolicyTest, OnlyTheNamedTypesAreTaken) {
-  for (const char* const name : {"keep", "bf16", "q8_0", "q4_0"}) {
+  for (const char* const name : {"keep", "bf16", "fp8", "q8_0", "q4_0"}) {
     ASSERT_OK_AND_ASSIGN(const auto policy, WeightsPolicy::Parse(name));
     EXPECT_EQ(policy.name(), name);
   }
@@ -51,6 +51,17 @@ TEST(WeightsPolicyTest, PlainMatricesBecomeWhatIsAskedFor) {
   EXPECT_EQ(TypeOf("bf16", matrix, WeightType::kFp16), WeightType::kBf16);
   EXPECT_EQ(TypeOf("q8_0", matrix, WeightType::kBf16), WeightType::kQ8_0);
   EXPECT_EQ(TypeOf("q4_0", matrix, WeightType::kFp16), WeightType::kQ4_0);
+}
+
+TEST(WeightsPolicyTest, MatricesOfLayersBecomeFp8AndOthersBf16) {
+  const auto fp8 = [](TensorGroup group, int64_t cols) {
+    return TypeOf("fp8", Matrix(group, cols), WeightType::kFp32);
+  };
+  EXPECT_EQ(fp8(TensorGroup::kAttention, 64), WeightType::kFp8);
+  EXPECT_EQ(fp8(TensorGroup::kFeedForward, 96), WeightType::kFp8);
+  EXPECT_EQ(fp8(TensorGroup::kFeedForward, 100), WeightType::kBf16);
+  EXPECT_EQ(fp8(TensorGroup::kHead, 64), WeightType::kBf16);
+  EXPECT_EQ(fp8(TensorGroup::kEmbedding, 64), WeightType::kBf16);
 }
 
 TEST(WeightsPolicyTest, WhatIsSmallerAlreadyStays) {

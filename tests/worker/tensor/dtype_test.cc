@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -44,6 +45,63 @@ TEST(DTypeTest, HalfOverflowsToInfinity) {
   EXPECT_EQ(ToFloat(ToFp16(65519.0f)), 65504.0f);
   EXPECT_EQ(ToFloat(ToFp16(65520.0f)), std::numeric_limits<float>::infinity());
   EXPECT_EQ(ToFloat(ToFp16(-1e9f)), -std::numeric_limits<float>::infinity());
+}
+
+TEST(DTypeTest, EveryFp8ComesBackFromFloat) {
+  for (uint32_t bits = 0; bits < 256; ++bits) {
+    const Fp8 narrow = {static_cast<uint8_t>(bits)};
+    const float wide = ToFloat(narrow);
+    EXPECT_EQ(std::isnan(wide), (bits & 0x7f) == 0x7f) << bits;
+    EXPECT_EQ(ToFp8(wide).bits, bits);
+  }
+}
+
+TEST(DTypeTest, Fp8AreTheNumbersOfTheirFields) {
+  for (uint32_t bits = 0; bits < 127; ++bits) {
+    const int exponent = static_cast<int>(bits >> 3);
+    const int fraction = static_cast<int>(bits & 7);
+    const float expected =
+        exponent == 0
+            ? std::ldexp(static_cast<float>(fraction), -9)
+            : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+    EXPECT_EQ(ToFloat(Fp8{static_cast<uint8_t>(bits)}), expected);
+    EXPECT_EQ(ToFloat(Fp8{static_cast<uint8_t>(bits | 0x80)}), -expected);
+  }
+}
+
+// Between two neighbours: below the middle down, above it up, in it to even.
+TEST(DTypeTest, Fp8RoundsToNearestWithTiesToEven) {
+  for (uint32_t bits = 0; bits < 126; ++bits) {
+    const float low = ToFloat(Fp8{static_cast<uint8_t>(bits)});
+    const float high = ToFloat(Fp8{static_cast<uint8_t>(bits + 1)});
+    const float middle = (low + high) / 2;
+    EXPECT_EQ(ToFp8(std::nextafter(middle, low)).bits, bits);
+    EXPECT_EQ(ToFp8(middle).bits, bits + bits % 2);
+    EXPECT_EQ(ToFp8(std::nextafter(middle, high)).bits, bits + 1);
+    EXPECT_EQ(ToFp8(-middle).bits, (bits + bits % 2) | 0x80);
+  }
+}
+
+// By the exact distance, for every half and its opposite.
+TEST(DTypeTest, EveryHalfRoundsToTheNearestFp8) {
+  for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
+    const float value = ToFloat(Fp16{static_cast<uint16_t>(bits)});
+    const int near = ToFp8(value).bits;
+    const auto distance = [value](int code) {
+      return std::fabs(static_cast<double>(value) -
+                       ToFloat(Fp8{static_cast<uint8_t>(code)}));
+    };
+    ASSERT_LE(distance(near), distance(std::max(near - 1, 0)));
+    ASSERT_LE(distance(near), distance(std::min(near + 1, 126)));
+    ASSERT_EQ(ToFp8(-value).bits, near | 0x80);
+  }
+}
+
+TEST(DTypeTest, Fp8StaysWithinItsLargestValue) {
+  EXPECT_EQ(ToFloat(ToFp8(464.0f)), 448.0f);
+  EXPECT_EQ(ToFloat(ToFp8(-1e9f)), -448.0f);
+  EXPECT_EQ(ToFloat(ToFp8(std::numeric_limits<float>::infinity())), 448.0f);
+  EXPECT_EQ(ToFp8(-0.0f).bits, 0x80);
 }
 
 TEST(DTypeTest, Bf16RoundsToNearestWithTiesToEven) {

@@ -109,6 +109,22 @@ TEST(QuantizeRowTest, ErrorsAreThoseOfTheBits) {
   EXPECT_LT(RelativeError(WeightType::kQ4_0, values), 0.095);
 }
 
+// A float of 3 bits of fraction is wrong by up to 1/16; no GGUF file has it.
+TEST(QuantizeRowTest, RowsOfFp8HaveOneScale) {
+  const std::vector<float> values = Normal(4096, 0.02f);
+  EXPECT_LT(RelativeError(WeightType::kFp8, values), 0.028);
+  EXPECT_FALSE(CanQuantize(WeightType::kFp8));
+  std::vector<std::byte> blocks(RowBytes(WeightType::kFp8, 64));
+  std::vector<float> row(64, 0.25f);
+  row[40] = -7.0f;
+  QuantizeRow(WeightType::kFp8, row.data(), 64, blocks.data());
+  EXPECT_EQ(std::memcmp(blocks.data(), blocks.data() + 36, 4), 0);
+  EXPECT_EQ(blocks[36 + 4 + 8], std::byte{0xfe});  // -448
+  std::vector<float> back(64);
+  DequantizeRow(WeightType::kFp8, blocks.data(), 64, back.data());
+  EXPECT_EQ(back, row);
+}
+
 TEST(QuantizeRowTest, MultiplesOfAScaleComeBack) {
   std::vector<float> values(32);
   for (int i = 0; i < 32; ++i) values[i] = static_cast<float>(i % 15 - 8) / 8;
