@@ -98,9 +98,12 @@ enum class ActivationType {
   kFp32,  // nothing
   kBf16,  // bf16, where the matrix is of bf16
   kInt8,  // groups of bytes with a scale, where the matrix is of blocks
+  // A row's codes of e4m3 with its scale (worker/tensor/fp8.h) where the matrix
+  // is of fp8, else as kBf16.
+  kFp8,
 };
 
-// "fp32", "bf16", "int8".
+// "fp32", "bf16", "int8", "fp8".
 inline constexpr std::string_view Name(ActivationType type) {
   switch (type) {
     case ActivationType::kFp32:
@@ -109,6 +112,8 @@ inline constexpr std::string_view Name(ActivationType type) {
       return "bf16";
     case ActivationType::kInt8:
       return "int8";
+    case ActivationType::kFp8:
+      return "fp8";
   }
   return "unknown";
 }

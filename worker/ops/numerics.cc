@@ -7,6 +7,9 @@
 namespace caravan::worker {
 namespace {
 
+// Widened to fp32, or codes on tensor cores.
+bool IsFp8(WeightType type) { return type == WeightType::kFp8; }
+
 bool IsFourBit(WeightType type) {
   return type == WeightType::kNf4 || type == WeightType::kFp4;
 }
@@ -15,15 +18,18 @@ bool IsFourBit(WeightType type) {
 bool HasIntegers(WeightTypes weights) {
   bool has = false;
   weights.ForEach([&has](WeightType type) {
-    has = has || !(IsPlain(type) || IsFourBit(type));
+    has = has || !(IsPlain(type) || IsFourBit(type) || IsFp8(type));
   });
   return has;
 }
 
 ActivationType AutoActivations(WeightTypes weights) {
   if (HasIntegers(weights)) return ActivationType::kInt8;
-  return weights == WeightTypes(WeightType::kBf16) ? ActivationType::kBf16
-                                                   : ActivationType::kFp32;
+  bool bf16 = !weights.empty();
+  weights.ForEach([&bf16](WeightType type) {
+    bf16 = bf16 && (type == WeightType::kBf16 || IsFp8(type));
+  });
+  return bf16 ? ActivationType::kBf16 : ActivationType::kFp32;
 }
 
 DType AutoKv(WeightTypes weights) {
@@ -38,8 +44,9 @@ absl::StatusOr<ActivationType> ParseActivations(const std::string& name,
   if (name == "fp32") return ActivationType::kFp32;
   if (name == "bf16") return ActivationType::kBf16;
   if (name == "int8") return ActivationType::kInt8;
+  if (name == "fp8") return ActivationType::kFp8;
   return UnsupportedError(StrCat("--activations=", name),
-                          "use auto, fp32, bf16 or int8");
+                          "use auto, fp32, bf16, int8 or fp8");
 }
 
 absl::StatusOr<DType> ParseKv(const std::string& name, WeightTypes weights) {
@@ -47,8 +54,9 @@ absl::StatusOr<DType> ParseKv(const std::string& name, WeightTypes weights) {
   if (name == "fp32") return DType::kFp32;
   if (name == "bf16") return DType::kBf16;
   if (name == "fp16") return DType::kFp16;
+  if (name == "fp8") return DType::kFp8;
   return UnsupportedError(StrCat("--kv=", name),
-                          "use auto, fp32, bf16 or fp16");
+                          "use auto, fp32, bf16, fp16 or fp8");
 }
 
 }  // namespace

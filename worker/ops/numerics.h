@@ -14,11 +14,11 @@ namespace caravan::worker {
 // or fp4, whose products the first version made of widened weights.
 std::string NumericsVersion(WeightTypes weights);
 
-// `activations` is auto, fp32, bf16 or int8, `kv` auto, fp32, bf16 or fp16
-// (--activations and --kv). Auto follows the weights: with some in blocks int8
-// (fp32 where those are of nf4 and fp4), with bf16 ones only bf16, else fp32;
-// and a cache of fp32 where all weights are fp32, else of bf16. Error:
-// kUnsupportedParameter names flag and value. Thread-safe.
+// `activations` is auto, fp32, bf16, int8 or fp8, `kv` auto, fp32, bf16, fp16
+// or fp8 (--activations and --kv). Auto follows the weights: with some in
+// blocks int8 (fp32 where those are of nf4 and fp4), with bf16 and fp8 ones
+// only bf16, else fp32; and a cache of fp32 where all weights are fp32, else of
+// bf16. Error: kUnsupportedParameter names flag and value. Thread-safe.
 absl::StatusOr<NumericsOptions> ParseNumerics(const std::string& activations,
                                               const std::string& kv,
                                               WeightTypes weights);

@@ -58,11 +58,11 @@ absl::Status CheckKinds(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(
       CheckOneOf("--tensor-cores", o.tensor_cores, {"auto", "mma", "wgmma"}));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf("--activations", o.activations,
-                                     {"auto", "fp32", "bf16", "int8"}));
-  CARAVAN_RETURN_IF_ERROR(
-      CheckOneOf("--kv", o.kv, {"auto", "fp32", "bf16", "fp16", "q8_0"}));
-  CARAVAN_RETURN_IF_ERROR(
-      CheckOneOf("--weights", o.weights, {"keep", "bf16", "q8_0", "q4_0"}));
+                                     {"auto", "fp32", "bf16", "int8", "fp8"}));
+  CARAVAN_RETURN_IF_ERROR(CheckOneOf(
+      "--kv", o.kv, {"auto", "fp32", "bf16", "fp16", "fp8", "q8_0"}));
+  CARAVAN_RETURN_IF_ERROR(CheckOneOf("--weights", o.weights,
+                                     {"keep", "bf16", "fp8", "q8_0", "q4_0"}));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf("--log-level", o.log_level,
                                      {"debug", "info", "warning", "error"}));
   return CheckOneOf("--generation-config", o.generation_config,
@@ -226,10 +226,10 @@ void AddServerFlags(CLI::App& app, WorkerOptions& o) {
 
 void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--device", o.device, "auto, cpu, reference, cuda");
-  app.add_option("--activations", o.activations, "auto, fp32, bf16, int8");
-  app.add_option("--kv", o.kv, "auto, fp32, bf16, fp16, q8_0");
+  app.add_option("--activations", o.activations, "auto, fp32, bf16, int8, fp8");
+  app.add_option("--kv", o.kv, "auto, fp32, bf16, fp16, fp8, q8_0");
   app.add_option("--weights", o.weights,
-                 "keep, or quantize at load: bf16, q8_0, q4_0");
+                 "keep, or quantize at load: bf16, fp8, q8_0, q4_0");
   app.add_option("--threads", o.threads, "Compute threads; 0: one per core");
   app.add_flag("--pin", o.pin, "Bind compute threads to cores");
   app.add_option("--ranks", o.ranks,

@@ -26,6 +26,11 @@ TEST(NumericsTest, AutoFollowsTheWeights) {
   mixed.Add(WeightType::kQ6_K);
   EXPECT_EQ(Auto(mixed), "int8/bf16");
   EXPECT_EQ(Auto(WeightTypes()), "fp32/fp32");
+  WeightTypes floats = WeightType::kFp8;
+  floats.Add(WeightType::kBf16);
+  EXPECT_EQ(Auto(floats), "bf16/bf16");
+  floats.Add(WeightType::kFp32);
+  EXPECT_EQ(Auto(floats), "fp32/bf16");
   WeightTypes tables = WeightType::kNf4;
   tables.Add(WeightType::kBf16);
   EXPECT_EQ(Auto(tables), "fp32/bf16");
@@ -49,8 +54,8 @@ TEST(NumericsTest, WhatIsNamedIsTaken) {
 
 TEST(NumericsTest, OtherTypesAreRefusedByFlagAndValue) {
   EXPECT_THAT(
-      ParseNumerics("fp8", "auto", {}),
-      HasReason(Reason::kUnsupportedParameter, HasSubstr("--activations=fp8")));
+      ParseNumerics("fp4", "auto", {}),
+      HasReason(Reason::kUnsupportedParameter, HasSubstr("--activations=fp4")));
   EXPECT_THAT(ParseNumerics("auto", "q8_0", {}),
               HasReason(Reason::kUnsupportedParameter, HasSubstr("--kv=q8_0")));
 }

@@ -106,7 +106,7 @@ TEST(WorkerOptionsTest, BadValuesAreRefusedByFlag) {
   EXPECT_THAT(refusal([](O& o) { o.model_directory = ""; }), bad("--model"));
   EXPECT_THAT(refusal([](O& o) { o.device = "tpu"; }), bad("--device"));
   EXPECT_THAT(refusal([](O& o) { o.profile = "slow"; }), bad("--profile"));
-  EXPECT_THAT(refusal([](O& o) { o.activations = "fp8"; }),
+  EXPECT_THAT(refusal([](O& o) { o.activations = "fp4"; }),
               bad("--activations"));
   EXPECT_THAT(refusal([](O& o) { o.kv = "int4"; }), bad("--kv"));
   EXPECT_THAT(refusal([](O& o) { o.weights = "q2_k"; }), bad("--weights"));

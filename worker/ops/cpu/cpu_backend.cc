@@ -194,6 +194,8 @@ class CpuBackend final : public Backend {
         return kernels_.name;
       case ActivationType::kInt8:
         return int8_.name;
+      case ActivationType::kFp8:  // refused by MakeCpuBackend
+        break;
     }
     return kernels_.name;
   }
@@ -431,6 +433,8 @@ void CpuBackend::RunPanel(const MatMul& mat_mul, int64_t panel,
                  : kernels_.panel_bf16(args);
     case DType::kFp16:
       return kernels_.panel_fp16(args);
+    case DType::kFp8:  // no plain weights
+      return;
   }
 }
 
@@ -628,6 +632,14 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(
   if (kernels == nullptr) {
     return UnsupportedError(StrCat("isa=", Name(options.isa)),
                             "this machine or build does not have it");
+  }
+  if (options.numerics.activations == ActivationType::kFp8) {
+    return UnsupportedError("--activations=fp8",
+                            "the cpu backend has fp32, bf16 and int8");
+  }
+  if (options.numerics.kv == DType::kFp8) {
+    return UnsupportedError("--kv=fp8",
+                            "the cpu backend has fp32, bf16 and fp16");
   }
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<ThreadTeam> team,
                            ThreadTeam::Create(options.threads, options.pin));

@@ -136,6 +136,8 @@ void PackColumns(std::span<const std::byte* const> lanes, DType dtype,
       case DType::kBf16:
         PackBf16Run(source, count, target.step, target.data + lane * 4);
         break;
+      case DType::kFp8:  // no plain weights
+        break;
     }
   }
 }
@@ -445,6 +447,8 @@ void CpuMatrix::WidenRow(int64_t row, float* out) const {
       case DType::kFp16:
         out[k] = ToFloat(Fp16{LoadBits<uint16_t>(p)});
         break;
+      case DType::kFp8:
+        break;
     }
   }
 }
@@ -509,6 +513,8 @@ void CpuKv::StoreRounded(const float* source, int64_t step,
       return StoreStrided<Bf16>(source, spec_.head_dim, step, target, ToBf16);
     case DType::kFp16:
       return StoreStrided<Fp16>(source, spec_.head_dim, step, target, ToFp16);
+    case DType::kFp8:  // refused by MakeCpuBackend
+      return;
   }
 }
 

@@ -60,9 +60,9 @@ class CudaBackend final : public Backend {
         device_(std::make_unique<RecordingDevice>(std::move(device))),
         inputs_(device_.get()),
         sampler_(device_.get()),
-        products_(device_.get(),
-                  fast() ? ProductsBy::kLibrary : ProductsBy::kKernels,
-                  wgmma_tokens),
+        products_(
+            device_.get(), fast() ? ProductsBy::kLibrary : ProductsBy::kKernels,
+            wgmma_tokens, options.numerics.activations == ActivationType::kFp8),
         attention_(device_.get(), split_keys()),
         qkv_(device_.get()) {}
 
@@ -155,13 +155,15 @@ class CudaBackend final : public Backend {
   bool fast() const { return options_.profile == CudaProfile::kFast; }
   PackPolicy policy() const { return {tensor_cores(), fast()}; }
   bool tensor_cores() const {
-    return options_.numerics.activations == ActivationType::kBf16;
+    return options_.numerics.activations == ActivationType::kBf16 ||
+           options_.numerics.activations == ActivationType::kFp8;
   }
   bool fragment_cache() const {
-    return tensor_cores() && options_.numerics.kv == DType::kBf16;
+    return tensor_cores() && (options_.numerics.kv == DType::kBf16 ||
+                              options_.numerics.kv == DType::kFp8);
   }
   int32_t split_keys() const {
-    return tensor_cores() ? MmaAttendKernel::kSplitKeys : kAttentionSplitKeys;
+    return tensor_cores() ? MmaAttendKernel<>::kSplitKeys : kAttentionSplitKeys;
   }
 
   absl::Status AddProduct(const View<const float>& in, const PackedMatrix* w,
@@ -456,10 +458,10 @@ absl::Status CudaBackend::CopyBlocks(const CopyBlocksArgs& args) {
 absl::Status CheckOptions(const CudaOptions& options) {
   if (options.numerics.activations == ActivationType::kInt8) {
     return UnsupportedError("--activations=int8",
-                            "the cuda backend has fp32 and bf16 activations");
+                            "the cuda backend has fp32, bf16 and fp8");
   }
   if (options.profile == CudaProfile::kFast &&
-      options.numerics.activations != ActivationType::kBf16) {
+      options.numerics.activations == ActivationType::kFp32) {
     return UnsupportedError("--profile=fast",
                             "it multiplies bf16 activations; use "
                             "--activations=bf16 or --profile=exact");
@@ -478,6 +480,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackendOn(
     std::unique_ptr<Device> device, const CudaOptions& options,
     const Clock& clock) {
   CARAVAN_RETURN_IF_ERROR(CheckOptions(options));
+  if (options.numerics.activations == ActivationType::kFp8 && !device->fp8()) {
+    return UnsupportedError("--activations=fp8",
+                            "it needs a GPU of sm_89 or later; use bf16");
+  }
   CARAVAN_ASSIGN_OR_RETURN(const int64_t wgmma_tokens,
                            WgmmaTokens(*device, options));
   auto backend =

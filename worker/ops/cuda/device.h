@@ -86,6 +86,8 @@ class Device {
   virtual int multiprocessors() const = 0;
   // Whether kernels with wgmma may be tried (sm_90).
   virtual bool wgmma() const { return false; }
+  // Whether its tensor cores take e4m3 (sm_89 and later).
+  virtual bool fp8() const { return false; }
   // Bytes that Allocate can still give.
   virtual absl::StatusOr<size_t> FreeBytes() = 0;
 

@@ -46,8 +46,10 @@ absl::StatusOr<Partials> DeviceAttention::PartialsFor(
 
 absl::Status DeviceAttention::Run(const AttentionOnDevice& args) {
   CARAVAN_ASSIGN_OR_RETURN(const Partials partials, PartialsFor(args));
-  CARAVAN_RETURN_IF_ERROR(args.cache.fragments ? RunMma(args, partials)
-                                               : RunChains(args, partials));
+  CARAVAN_RETURN_IF_ERROR(!args.cache.fragments ? RunChains(args, partials)
+                          : args.cache.dtype == DType::kFp8
+                              ? RunMma<Fp8Cache>(args, partials)
+                              : RunMma<Bf16Cache>(args, partials));
   return Combine(args, partials);
 }
 
@@ -74,15 +76,17 @@ absl::Status DeviceAttention::RunChains(const AttentionOnDevice& args,
        .out_stride = args.out.stride});
 }
 
+template <typename Elements>
 absl::Status DeviceAttention::RunMma(const AttentionOnDevice& args,
                                      const Partials& partials) {
+  using Kernel = MmaAttendKernel<Elements>;
   const TileShape tile = ShapeOfTile(args.heads, args.cache.kv_heads);
-  return device_.Launch<MmaAttendKernel>(
+  return device_.Launch<Kernel>(
       {.x = static_cast<int64_t>(args.tables->host.tiles.size()),
        .y = args.cache.kv_heads * tile.chunks,
        .z = args.tables->host.max_splits,
-       .threads = MmaAttendKernel::kThreads,
-       .shared_bytes = MmaAttendKernel::SharedBytes(args.cache.width())},
+       .threads = Kernel::kThreads,
+       .shared_bytes = Kernel::SharedBytes(args.cache.width())},
       {.q = args.q.data,
        .stride = args.q.stride,
        .tiles = args.tables->tiles,

@@ -47,6 +47,7 @@ class DeviceAttention {
   absl::StatusOr<Partials> PartialsFor(const AttentionOnDevice& args);
   absl::Status RunChains(const AttentionOnDevice& args,
                          const Partials& partials);
+  template <typename Elements>
   absl::Status RunMma(const AttentionOnDevice& args, const Partials& partials);
   absl::Status Combine(const AttentionOnDevice& args, const Partials& partials);
 

@@ -71,8 +71,11 @@ absl::StatusOr<DeviceView> DeviceProducts::Norm(const NormInput& input,
                              .floats = nullptr,
                              .halves = nullptr,
                              .fragments = nullptr,
+                             .codes = {},
                              .order = OrderFor(rows, w)};
-  if (fragments) {
+  if (TakesFp8(w)) {
+    kernel.codes = Fp8Of(target, rows, w);
+  } else if (fragments) {
     kernel.fragments = static_cast<uint32_t*>(target);
   } else if (w.layout.library) {
     kernel.halves = static_cast<uint16_t*>(target);
@@ -102,6 +105,18 @@ absl::StatusOr<DeviceView> DeviceProducts::Operand(const DeviceView& x,
          .target = static_cast<uint16_t*>(target)}));
     return DeviceView{static_cast<float*>(target), w.cols};
   }
+  if (TakesFp8(w)) {
+    CARAVAN_RETURN_IF_ERROR(device_.Launch<PackFp8ActivationsKernel>(
+        {.x = RoundUp(tokens, kMmaTokens),
+         .threads = PackFp8ActivationsKernel::kThreads,
+         .shared_bytes = PackFp8ActivationsKernel::kSharedBytes},
+        {.x = x.data,
+         .stride = x.stride,
+         .tokens = static_cast<int32_t>(tokens),
+         .segments = w.layout.segments,
+         .target = Fp8Of(target, tokens, w)}));
+    return DeviceView{static_cast<float*>(target), w.cols};
+  }
   CARAVAN_RETURN_IF_ERROR(device_.Launch<PackActivationsKernel>(
       {.x = RoundUp(tokens, kMmaTokens),
        .threads = PackActivationsKernel::kThreads},
@@ -112,6 +127,15 @@ absl::StatusOr<DeviceView> DeviceProducts::Operand(const DeviceView& x,
        .target = static_cast<uint32_t*>(target),
        .order = OrderFor(tokens, w)}));
   return DeviceView{static_cast<float*>(target), w.cols};
+}
+
+// Codes, then scales: less than the same in bf16.
+Fp8Activations DeviceProducts::Fp8Of(void* operand, int64_t tokens,
+                                     const CudaMatrix& w) {
+  std::byte* const codes = static_cast<std::byte*>(operand);
+  const int64_t bytes = RoundUp(tokens, kMmaTokens) * w.layout.segments.depth();
+  return {reinterpret_cast<uint32_t*>(codes),
+          reinterpret_cast<float*>(codes + bytes)};
 }
 
 absl::Status DeviceProducts::Multiply(const DeviceView& x, int64_t tokens,
@@ -147,14 +171,17 @@ absl::Status DeviceProducts::LaunchMma(const MmaShape& shape,
                                        const Epilogue& epilogue) {
   using Kernel = MmaGemmKernel<kTokenTiles, Source>;
   LaunchShape launch = shape.launch;
+  const float* const scales =
+      Source::kFp8Tokens ? Fp8Of(x.data, tokens, w).scales : nullptr;
   launch.shared_bytes += Kernel::kTableBytes;
   return device_.Launch<Kernel>(
       launch, {.w = w.weights(),
-               .x = reinterpret_cast<const Words4*>(x.data),
+               .x = x.data,
                .tokens = static_cast<int32_t>(tokens),
                .row_tiles = static_cast<int32_t>(w.layout.row_tiles),
                .warps = shape.warps,
-               .epilogue = epilogue});
+               .epilogue = epilogue,
+               .token_scales = scales});
 }
 
 template <typename Source>
@@ -179,6 +206,12 @@ absl::Status DeviceProducts::MultiplyMma(const DeviceView& x, int64_t tokens,
                                          const Epilogue& epilogue) {
   const MmaShape shape = ShapeOfMma(w.layout.row_tiles, w.layout.segments.count,
                                     tokens, device_.multiprocessors());
+  if (TakesFp8(w)) {
+    return LaunchTiles<Fp8TokensSource>(shape, x, tokens, w, epilogue);
+  }
+  if (w.layout.fp8) {
+    return LaunchTiles<Fp8Source>(shape, x, tokens, w, epilogue);
+  }
   return w.layout.four_bit
              ? LaunchTiles<FourBitSource>(shape, x, tokens, w, epilogue)
              : LaunchTiles<Bf16Source>(shape, x, tokens, w, epilogue);

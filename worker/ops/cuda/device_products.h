@@ -37,11 +37,13 @@ enum class ProductsBy {
 class DeviceProducts {
  public:
   // Steps of at least `wgmma_tokens` take wgmma, others mma.sync, where the
-  // kernels multiply.
-  DeviceProducts(Device* device, ProductsBy by, int64_t wgmma_tokens)
+  // kernels multiply. `fp8` activations meet matrices of fp8 as codes.
+  DeviceProducts(Device* device, ProductsBy by, int64_t wgmma_tokens,
+                 bool fp8 = false)
       : device_(*device),
         by_(by),
         wgmma_tokens_(wgmma_tokens),
+        fp8_(fp8),
         operands_(device),
         products_(device) {}
 
@@ -95,10 +97,16 @@ class DeviceProducts {
                            const Epilogue& epilogue);
   // wgmma takes matrices of bf16.
   ActivationOrder OrderFor(int64_t tokens, const CudaMatrix& w) const {
-    return tokens >= wgmma_tokens_ && !w.layout.four_bit
+    return tokens >= wgmma_tokens_ && w.layout.plain_fragments()
                ? ActivationOrder::kSwizzled
                : ActivationOrder::kRegisters;
   }
+
+  // Whether this matrix takes tokens as codes, and where those of an operand
+  // lie.
+  bool TakesFp8(const CudaMatrix& w) const { return fp8_ && w.layout.fp8; }
+  static Fp8Activations Fp8Of(void* operand, int64_t tokens,
+                              const CudaMatrix& w);
 
   size_t workspace_bytes() const {
     return by_ == ProductsBy::kLibrary ? kGemmWorkspaceBytes : 0;
@@ -115,6 +123,7 @@ class DeviceProducts {
   Device& device_;
   const ProductsBy by_;
   const int64_t wgmma_tokens_;
+  const bool fp8_;
   GemmTuner* tuner_ = nullptr;
   std::vector<Noted> noted_;
   Scratch operands_;

@@ -53,12 +53,32 @@ class CudaThread {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 
+#if __CUDA_ARCH__ >= 890
+  static constexpr bool kHasFp8Mma = true;
+  __device__ __forceinline__ void MmaFp8(float* c, const uint32_t* a,
+                                         const uint32_t* b) {
+    asm("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#else
+  static constexpr bool kHasFp8Mma = false;
+#endif
+
   // Not kept in L1, which is for what several warps read.
   __device__ __forceinline__ Words4 LoadStream(const Words4* address) {
     Words4 value;
     asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(value.word[0]), "=r"(value.word[1]), "=r"(value.word[2]),
           "=r"(value.word[3])
+        : "l"(address));
+    return value;
+  }
+  __device__ __forceinline__ Words2 LoadStream(const Words2* address) {
+    Words2 value;
+    asm("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+        : "=r"(value.word[0]), "=r"(value.word[1])
         : "l"(address));
     return value;
   }

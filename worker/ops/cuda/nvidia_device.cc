@@ -115,6 +115,7 @@ class NvidiaDevice final : public Device {
   std::string architecture() const override { return architecture_; }
   int multiprocessors() const override { return multiprocessors_; }
   bool wgmma() const override { return architecture_ == "sm90"; }
+  bool fp8() const override { return fp8_; }
   absl::StatusOr<size_t> FreeBytes() override;
   absl::StatusOr<void*> Allocate(size_t bytes) override;
   void Free(void* memory) override;
@@ -142,6 +143,7 @@ class NvidiaDevice final : public Device {
 
   const int32_t ordinal_;
   std::string architecture_;
+  bool fp8_ = false;
   int multiprocessors_ = 0;
   int64_t most_shared_bytes_ = 0;  // of a block
   Stream stream_;
@@ -166,6 +168,7 @@ absl::Status NvidiaDevice::Open() {
   CARAVAN_ASSIGN_OR_RETURN(
       const int minor, Attribute(cudaDevAttrComputeCapabilityMinor, ordinal_));
   architecture_ = StrCat("sm", major, minor);
+  fp8_ = 10 * major + minor >= 89;
   CARAVAN_ASSIGN_OR_RETURN(multiprocessors_,
                            Attribute(cudaDevAttrMultiProcessorCount, ordinal_));
   CARAVAN_ASSIGN_OR_RETURN(

@@ -38,6 +38,7 @@ class RecordingDevice final : public Device {
   std::string architecture() const override { return device_->architecture(); }
   int multiprocessors() const override { return device_->multiprocessors(); }
   bool wgmma() const override { return device_->wgmma(); }
+  bool fp8() const override { return device_->fp8(); }
   absl::StatusOr<size_t> FreeBytes() override { return device_->FreeBytes(); }
   absl::StatusOr<void*> Allocate(size_t bytes) override;
   void Free(void* memory) override;

@@ -4,7 +4,10 @@
 #include <cstring>
 #include <utility>
 
+#include "common/status/errors.h"
 #include "common/status/status_macros.h"
+#include "common/strings.h"
+#include "worker/tensor/fp8.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker::cuda {
@@ -68,7 +71,8 @@ class Packer {
  private:
   // What rows are uploaded in.
   WeightType TargetType(const RawMatrix& part) const {
-    return layout_.four_bit ? part.type : FromDType(layout_.dtype);
+    return layout_.four_bit || layout_.fp8 ? part.type
+                                           : FromDType(layout_.dtype);
   }
 
   // `count` rows one after the other, in that type.
@@ -97,7 +101,11 @@ class Packer {
       CARAVAN_ASSIGN_OR_RETURN(staging_,
                                DeviceBuffer::Allocate(&device_, bytes));
     }
+    if (layout_.fp8) CARAVAN_RETURN_IF_ERROR(CheckFp8(source, first, count));
     CARAVAN_RETURN_IF_ERROR(device_.Upload(staging_.data(), source, bytes));
+    if (layout_.fp8) {
+      return TurnFp8(first, count, row_bytes, index, part_begin);
+    }
     if (layout_.four_bit) {
       return TurnFourBit(first, count, row_bytes, index, part_begin);
     }
@@ -105,6 +113,45 @@ class Packer {
         {.x = count, .threads = PackWeightsKernel::kThreads},
         {.source = staging_.As<uint16_t>(),
          .target = matrix_.buffer.As<uint16_t>(),
+         .segments = layout_.segments,
+         .first_row = first,
+         .part_begin = part_begin,
+         .part = index,
+         .interleaved = layout_.kind == PackKind::kGateUp});
+  }
+
+  // Products take a row's scale out of its sums, and no code for NaN.
+  absl::Status CheckFp8(const std::byte* source, int64_t first,
+                        int64_t count) const {
+    const int64_t blocks = matrix_.cols / kFp8Block;
+    for (int64_t i = 0; i < count * blocks; ++i) {
+      const std::byte* const block = source + i * kFp8BlockBytes;
+      const std::byte* const row =
+          source + i / blocks * blocks * kFp8BlockBytes;
+      bool nan = false;
+      for (int64_t k = 4; k < kFp8BlockBytes; ++k) {
+        nan |= (block[k] & std::byte{0x7f}) == std::byte{0x7f};
+      }
+      if (!nan && std::memcmp(block, row, 4) == 0) continue;
+      return MakeError(
+          Reason::kModelFileInvalid,
+          StrCat("row ", first + i / blocks, " of a matrix of fp8: ",
+                 nan ? "a weight is NaN" : "blocks have different scales"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status TurnFp8(int64_t first, int64_t count, int64_t row_bytes,
+                       int index, int64_t part_begin) {
+    std::byte* const scales =
+        matrix_.buffer.As<std::byte>() +
+        Fp8CodeBytes(layout_.row_tiles, layout_.segments.depth());
+    return device_.Launch<PackFp8Kernel>(
+        {.x = count, .threads = PackFp8Kernel::kThreads},
+        {.source = staging_.As<unsigned char>(),
+         .row_bytes = row_bytes,
+         .codes = matrix_.buffer.As<uint32_t>(),
+         .scales = reinterpret_cast<float*>(scales),
          .segments = layout_.segments,
          .first_row = first,
          .part_begin = part_begin,
@@ -146,6 +193,9 @@ size_t MatrixLayout::bytes() const {
     return CodeBytes(row_tiles, segments.depth()) +
            ScaleBytes(format, row_tiles, segments.depth());
   }
+  if (fp8) {
+    return Fp8CodeBytes(row_tiles, segments.depth()) + Fp8ScaleBytes(row_tiles);
+  }
   return fragments ? row_tiles * kMmaRows * segments.depth() * sizeof(uint16_t)
                    : rows * segments.columns() * SizeOf(dtype);
 }
@@ -168,7 +218,10 @@ MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
   layout.four_bit = multiplies && SameTypes(parts) &&
                     KeepsGroups(layout.segments) &&
                     FourBitFormatOf(parts[0].type, layout.format);
-  layout.fragments = (rounded && !layout.library) || layout.four_bit;
+  layout.fp8 =
+      multiplies && SameTypes(parts) && parts[0].type == WeightType::kFp8;
+  layout.fragments =
+      (rounded && !layout.library) || layout.four_bit || layout.fp8;
   layout.row_tiles = spec.kind == PackKind::kGateUp
                          ? CeilDiv(parts[0].rows, kMmaRows / 2)
                          : CeilDiv(layout.rows, kMmaRows);
@@ -184,6 +237,12 @@ Weights CudaMatrix::weights() const {
         buffer.As<unsigned char>() +
         CodeBytes(layout.row_tiles, layout.segments.depth());
     weights.four_bit.format = layout.format;
+  }
+  if (layout.fp8) {
+    weights.fp8.codes = buffer.As<Words4>();
+    weights.fp8.scales = reinterpret_cast<const float*>(
+        buffer.As<std::byte>() +
+        Fp8CodeBytes(layout.row_tiles, layout.segments.depth()));
   }
   weights.dtype = layout.dtype;
   weights.fragments = layout.fragments;

@@ -20,19 +20,22 @@ struct MatrixLayout {
   bool fragments = false;  // for tensor cores, else plain rows
   bool library = false;    // plain rows of bf16 for the device's library
   bool four_bit = false;   // codes in fragment order, of `format`
+  bool fp8 = false;        // codes of e4m3 in fragment order
   FourBitFormat format;
   int64_t rows = 0;
   SegmentTable segments;
   int64_t row_tiles = 0;  // of 16 packed rows, where there are fragments
 
   size_t bytes() const;
+  // Fragments of bf16, not of codes.
+  bool plain_fragments() const { return fragments && !four_bit && !fp8; }
 };
 
 // What matrices become. With tensor cores those of bf16 throughout, but those
 // whose rows are only looked up, become fragments or rows for the library; so
 // do those of 4 bits throughout whose segments begin at their groups
-// (four_bit.h) become fragments. Others keep their plain type, and all else is
-// widened to fp32.
+// (four_bit.h), and those of fp8 throughout (fp8.h), become fragments. Others
+// keep their plain type, and all else is widened to fp32.
 struct PackPolicy {
   bool tensor_cores = false;  // fragments
   bool library = false;       // rows for the library, where it takes them

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "worker/quant/weight_group.h"
 #include "worker/tensor/buffer.h"
 #include "worker/tensor/four_bit.h"
+#include "worker/tensor/fp8.h"
 #include "worker/tensor/quantize.h"
 
 namespace caravan::worker {
@@ -37,6 +39,7 @@ struct ReferenceMatrix final : PackedMatrix {
   Buffer values;
   PackSpec spec;
   bool rounds = false;            // its products are of bf16 with bf16
+  bool fp8_rows = false;          // its products are with rows rounded to fp8
   std::vector<BlockRows> blocks;  // of IntGroups or FourBitGroups
   View<const float> view() const {
     return View<const float>(values.As<float>(), rows, cols);
@@ -130,9 +133,23 @@ void MultiplyBlocks(std::span<const float> x,
   }
 }
 
+// A row as its codes say it.
+std::vector<float> RoundToFp8(std::span<const float> x) {
+  float most = 0;
+  for (const float value : x) most = std::max(most, std::fabs(value));
+  const float scale = Fp8Scale(most);
+  std::vector<float> rounded;
+  for (const float value : x) {
+    rounded.push_back(ToFloat(ToFp8(value * (1.0f / scale))) * scale);
+  }
+  return rounded;
+}
+
 // y = MatMul(x, w), in the arithmetic of the matrix.
 void Multiply(std::span<const float> x, const ReferenceMatrix& w,
               std::span<float> y) {
+  std::vector<float> rounded;
+  if (w.fp8_rows) x = rounded = RoundToFp8(x);
   int64_t block_rows = 0;
   for (const BlockRows& rows : w.blocks) block_rows += rows.count;
   if (block_rows < w.rows) {
@@ -158,6 +175,8 @@ float RoundTo(DType dtype, float value) {
       return ToFloat(ToBf16(value));
     case DType::kFp16:
       return ToFloat(ToFp16(value));
+    case DType::kFp8:
+      return ToFloat(ToFp8(value));
   }
   return value;
 }
@@ -252,9 +271,12 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::Pack(
       Buffer::Allocate(matrix->rows * matrix->cols * sizeof(float)));
   matrix->bytes = PackedBytes(parts, spec);
   matrix->data_bytes = matrix->values.size();
-  matrix->rounds = numerics_.activations == ActivationType::kBf16;
+  const bool fp8 = numerics_.activations == ActivationType::kFp8;
+  matrix->rounds = fp8 || numerics_.activations == ActivationType::kBf16;
+  matrix->fp8_rows = fp8;
   for (const RawMatrix& part : parts) {
     matrix->rounds = matrix->rounds && part.type == WeightType::kBf16;
+    matrix->fp8_rows = matrix->fp8_rows && part.type == WeightType::kFp8;
   }
   KeepBlocks(parts, *matrix);
   float* target = matrix->values.As<float>();

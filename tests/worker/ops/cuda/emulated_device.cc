@@ -168,6 +168,9 @@ void Resume(int index) {
   _longjmp(fiber.place, 1);
 }
 
+float Code(uint32_t word, int byte) {
+  return ToFloat(Fp8{static_cast<uint8_t>(word >> 8 * byte)});
+}
 float Low(uint32_t word) { return ToFloat(Bf16{static_cast<uint16_t>(word)}); }
 float High(uint32_t word) {
   return ToFloat(Bf16{static_cast<uint16_t>(word >> 16)});
@@ -223,7 +226,33 @@ class EmulatedThread {
     }
   }
 
+  // PTX ISA, "Matrix Fragments for mma.m16n8k32", 8-bit types: of A, lane l has
+  // rows l / 4 and l / 4 + 8 and columns l % 4 * 4 + {0 to 3} and + 16, four to
+  // a register, registers in the order of mma.m16n8k16; of B rows l % 4 * 4 +
+  // {0 to 3} and + 16 of column l / 4; C as there.
+  static constexpr bool kHasFp8Mma = true;
+  void MmaFp8(float* c, const uint32_t* a, const uint32_t* b) {
+    Operands own;
+    std::memcpy(own.a, a, sizeof(own.a));
+    std::memcpy(own.b, b, sizeof(own.b));
+    const auto& all = Exchange(own);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane() / 4 + (i >= 2 ? 8 : 0);
+      const int column = lane() % 4 * 2 + i % 2;
+      double sum = c[i];
+      for (int k = 0; k < 32; ++k) {
+        const int word = (row >= 8 ? 1 : 0) + (k >= 16 ? 2 : 0);
+        const int quad = k % 16 / 4;
+        sum +=
+            static_cast<double>(Code(all[row % 8 * 4 + quad].a[word], k % 4)) *
+            Code(all[column * 4 + quad].b[k / 16], k % 4);
+      }
+      c[i] = static_cast<float>(sum);
+    }
+  }
+
   Words4 LoadStream(const Words4* address) { return *address; }
+  Words2 LoadStream(const Words2* address) { return *address; }
 
   static constexpr bool kHasWgmma = true;
   uint32_t SharedAddress(const void* address) const {

@@ -27,6 +27,7 @@ struct EmulatedOptions {
   int multiprocessors = 2;
   std::optional<EmulatedLibraryOptions> library = {};  // none: as it says
   bool wgmma = false;
+  bool fp8 = true;
 };
 
 // Errors name kernels by their place in AllKernels: barriers that some threads
@@ -42,6 +43,7 @@ class EmulatedDevice final : public Device {
   std::string architecture() const override { return "emulated"; }
   int multiprocessors() const override { return options_.multiprocessors; }
   bool wgmma() const override { return options_.wgmma; }
+  bool fp8() const override { return options_.fp8; }
   absl::StatusOr<size_t> FreeBytes() override { return size_t{1} << 30; }
 
   absl::StatusOr<void*> Allocate(size_t bytes) override;

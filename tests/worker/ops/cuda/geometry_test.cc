@@ -108,8 +108,8 @@ TEST(GeometryTest, TilesHoldWholeGroupsOfHeads) {
 }
 
 TEST(GeometryTest, AttentionOfWideHeadsFitsSharedMemory) {
-  EXPECT_LE(MmaAttendKernel::SharedBytes(128), 48 << 10);
-  EXPECT_LE(MmaAttendKernel::SharedBytes(256), 99 << 10);  // of sm_86
+  EXPECT_LE(MmaAttendKernel<>::SharedBytes(128), 48 << 10);
+  EXPECT_LE(MmaAttendKernel<>::SharedBytes(256), 99 << 10);  // of sm_86
 }
 
 }  // namespace

@@ -72,6 +72,9 @@ struct PackFourBitKernel {
 // its two rows become 8 words of bf16 a step.
 struct FourBitSource {
   static constexpr int kTable = 16;
+  static constexpr int kStepsAtOnce = 1;
+  static constexpr bool kScaled = false;
+  static constexpr bool kFp8Tokens = false;
   struct Step {
     uint32_t codes[2];
     uint32_t scales[2];

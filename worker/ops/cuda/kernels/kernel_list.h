@@ -11,6 +11,8 @@
 #include "worker/ops/cuda/kernels/chain_gemm.h"
 #include "worker/ops/cuda/kernels/elementwise.h"
 #include "worker/ops/cuda/kernels/four_bit_gemm.h"
+#include "worker/ops/cuda/kernels/fp8_activations.h"
+#include "worker/ops/cuda/kernels/fp8_gemm.h"
 #include "worker/ops/cuda/kernels/mma_attention.h"
 #include "worker/ops/cuda/kernels/mma_gemm.h"
 #include "worker/ops/cuda/kernels/norm.h"
@@ -43,8 +45,13 @@ using AllKernels = KernelList<
     MmaGemmKernel<2>, MmaGemmKernel<4>, MmaGemmKernel<8>, PackFourBitKernel,
     MmaGemmKernel<1, FourBitSource>, MmaGemmKernel<2, FourBitSource>,
     MmaGemmKernel<4, FourBitSource>, MmaGemmKernel<8, FourBitSource>,
-    WgmmaGemmKernel<8, 1>, WgmmaGemmKernel<32, 1>, WgmmaGemmKernel<128, 1>,
-    WgmmaGemmKernel<128, 2>, MmaAttendKernel, ReadCeilingKernel,
+    PackFp8Kernel, PackFp8ActivationsKernel, MmaGemmKernel<1, Fp8Source>,
+    MmaGemmKernel<2, Fp8Source>, MmaGemmKernel<4, Fp8Source>,
+    MmaGemmKernel<8, Fp8Source>, MmaGemmKernel<1, Fp8TokensSource>,
+    MmaGemmKernel<2, Fp8TokensSource>, MmaGemmKernel<4, Fp8TokensSource>,
+    MmaGemmKernel<8, Fp8TokensSource>, WgmmaGemmKernel<8, 1>,
+    WgmmaGemmKernel<32, 1>, WgmmaGemmKernel<128, 1>, WgmmaGemmKernel<128, 2>,
+    MmaAttendKernel<>, MmaAttendKernel<Fp8Cache>, ReadCeilingKernel,
     MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel, BeginDrawKernel,
     WeightBucketsKernel, NarrowKernel, WeightSharesKernel, PickTokenKernel,
     RankKernel, FinishScoresKernel>;

@@ -1,5 +1,6 @@
-// Attend on tensor cores, over a cache of bf16 fragments: q, k, v and the
-// probabilities are bf16, everything else fp32. Prefill and decode are the same
+// Attend on tensor cores, over a cache of fragments of bf16 or fp8: q, k, v and
+// the probabilities are bf16, everything else fp32; fp8 becomes bf16, exactly,
+// in registers. Prefill and decode are the same
 // kernel: 16 rows of (token, query head of one group) meet one split of 512
 // keys, 64 for each of 8 warps. In a split: scores of all keys, their maximum
 // over the whole split, probabilities, their sum (thread, quad, then Tree8 of
@@ -23,9 +24,83 @@ struct TokenTile {
   int32_t count = 0;
 };
 
+// Slots of the last block that nobody has written may hold anything: as zeros
+// they add nothing. The functions below are told how many slots count, and
+// values' words hold two slots, or four.
+struct Bf16Cache {
+  using Element = uint16_t;
+  // 16 dimensions of 16 slots, as the operand B of two mma.
+  template <typename Thread>
+  static CARAVAN_DEVICE Words4 Keys(const Element* block, int32_t step,
+                                    Thread& thread) {
+    return thread.LoadStream(reinterpret_cast<const Words4*>(block) +
+                             int64_t{step} * kWarpLanes + thread.lane());
+  }
+  template <typename Thread>
+  static CARAVAN_DEVICE Words4 Values(const Element* block, int32_t step,
+                                      int32_t slots, Thread& thread) {
+    Words4 v = Keys(block, step, thread);
+    if (slots >= kSlots) return v;
+    CARAVAN_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const int32_t slot = thread.lane() % 4 * 2 + w % 2 * 8;
+      if (slot >= slots) v.word[w] = 0;
+      if (slot + 1 >= slots) v.word[w] &= 0xffff;
+    }
+    return v;
+  }
+};
+
+struct Fp8Cache {
+  using Element = uint8_t;
+  template <typename Thread>
+  static CARAVAN_DEVICE Words4 Keys(const Element* block, int32_t step,
+                                    Thread& thread) {
+    return Widened(Load(block, step, thread));
+  }
+  template <typename Thread>
+  static CARAVAN_DEVICE Words4 Values(const Element* block, int32_t step,
+                                      int32_t slots, Thread& thread) {
+    Words2 v = Load(block, step, thread);
+    if (slots < kSlots) {
+      uint32_t mask = 0;
+      CARAVAN_UNROLL
+      for (int byte = 0; byte < kCodesOfWord; ++byte) {
+        const int32_t slot = Fp8Element(thread.lane() % 4, byte);
+        if (slot < slots) mask |= 0xffu << 8 * byte;
+      }
+      v.word[0] &= mask;
+      v.word[1] &= mask;
+    }
+    return Widened(v);
+  }
+
+ private:
+  template <typename Thread>
+  static CARAVAN_DEVICE Words2 Load(const Element* block, int32_t step,
+                                    Thread& thread) {
+    return thread.LoadStream(reinterpret_cast<const Words2*>(block) +
+                             int64_t{step} * kWarpLanes + thread.lane());
+  }
+  // A word's codes are the two words of an mma.
+  static CARAVAN_DEVICE Words4 Widened(const Words2& codes) {
+    Words4 wide;
+    CARAVAN_UNROLL
+    for (int w = 0; w < 2; ++w) {
+      uint32_t pair[2];
+      WidenAnyFp8(codes.word[w], pair);
+      wide.word[2 * w] = pair[0];
+      wide.word[2 * w + 1] = pair[1];
+    }
+    return wide;
+  }
+};
+
 // Grid: (tiles, G * chunks of a group's heads, splits or 1). Row r of a tile is
 // token r / chunk, head r % chunk of the chunk.
+template <typename Elements = Bf16Cache>
 struct MmaAttendKernel {
+  using Element = typename Elements::Element;
   static constexpr int kThreads = 256;
   static constexpr int kWarps = 8;
   static constexpr int kSplitKeys = 512;
@@ -144,15 +219,14 @@ struct MmaAttendKernel {
   }
 
   // The fragments of keys, or values, of a block.
-  static CARAVAN_DEVICE const Words4* BlockOf(const Args& args,
-                                              const Tile& tile, int32_t key,
-                                              bool values) {
+  static CARAVAN_DEVICE const Element* BlockOf(const Args& args,
+                                               const Tile& tile, int32_t key,
+                                               bool values) {
     const int64_t block = args.blocks[tile.place.blocks + key / kSlots];
     const int64_t base =
         values ? args.cache.ValueBase(args.layer, block, tile.kv_head)
                : args.cache.KeyBase(args.layer, block, tile.kv_head);
-    return reinterpret_cast<const Words4*>(
-        static_cast<const uint16_t*>(args.cache.data) + base);
+    return static_cast<const Element*>(args.cache.data) + base;
   }
 
   // One split of 512 keys into the merged results.
@@ -186,12 +260,12 @@ struct MmaAttendKernel {
                                     const Shared& shared, Thread& thread) {
     const int lane = thread.lane();
     const int32_t steps = static_cast<int32_t>(args.cache.width() / 16);
-    const Words4* keys[kWarpBlocks];
+    const Element* keys[kWarpBlocks];
     CARAVAN_UNROLL
     for (int b = 0; b < kWarpBlocks; ++b) {
       const int32_t key = begin + b * kSlots;
       keys[b] = key <= tile.last_position
-                    ? BlockOf(args, tile, key, /*values=*/false) + lane
+                    ? BlockOf(args, tile, key, /*values=*/false)
                     : nullptr;
     }
     CARAVAN_UNROLL_2
@@ -200,7 +274,7 @@ struct MmaAttendKernel {
       CARAVAN_UNROLL
       for (int b = 0; b < kWarpBlocks; ++b) {
         if (keys[b] == nullptr) continue;
-        const Words4 k = thread.LoadStream(keys[b] + step * kWarpLanes);
+        const Words4 k = Elements::Keys(keys[b], step, thread);
         thread.Mma(scores[2 * b], q.word, k.word);
         thread.Mma(scores[2 * b + 1], q.word, k.word + 2);
       }
@@ -275,18 +349,6 @@ struct MmaAttendKernel {
     }
   }
 
-  // Slots of the last block that nobody has written may hold anything: as
-  // zeros they add nothing. Values' words hold two slots each.
-  static CARAVAN_DEVICE Words4 Masked(Words4 v, int32_t slots, int lane) {
-    CARAVAN_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const int32_t slot = lane % 4 * 2 + w % 2 * 8;
-      if (slot >= slots) v.word[w] = 0;
-      if (slot + 1 >= slots) v.word[w] &= 0xffff;
-    }
-    return v;
-  }
-
   // The warp's 64 probabilities times values, kStepsAtOnce steps of columns.
   template <typename Thread>
   static CARAVAN_DEVICE void WarpOutputs(
@@ -300,14 +362,13 @@ struct MmaAttendKernel {
     for (int b = 0; b < kWarpBlocks; ++b) {
       const int32_t key = begin + b * kSlots;
       if (key > tile.last_position) break;
-      const Words4* const values = BlockOf(args, tile, key, /*values=*/true);
+      const Element* const values = BlockOf(args, tile, key, /*values=*/true);
       const int32_t slots = tile.last_position + 1 - key;
       CARAVAN_UNROLL
       for (int s = 0; s < kStepsAtOnce; ++s) {
         if (first_step + s >= steps) break;
-        Words4 v = thread.LoadStream(
-            values + int64_t{first_step + s} * kWarpLanes + lane);
-        if (slots < kSlots) v = Masked(v, slots, lane);
+        const Words4 v =
+            Elements::Values(values, first_step + s, slots, thread);
         thread.Mma(sums[s][0], probabilities[b], v.word);
         thread.Mma(sums[s][1], probabilities[b], v.word + 2);
       }

@@ -11,6 +11,8 @@
 #ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_MMA_GEMM_H_
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_MMA_GEMM_H_
 
+#include <type_traits>
+
 #include "worker/ops/cuda/kernels/operands.h"
 
 namespace caravan::worker::cuda {
@@ -40,6 +42,9 @@ CARAVAN_DEVICE void StoreTile(const Epilogue& epilogue, int32_t tile,
 // Operand A from fragments of bf16.
 struct Bf16Source {
   static constexpr int kTable = 0;
+  static constexpr int kStepsAtOnce = 1;
+  static constexpr bool kScaled = false;
+  static constexpr bool kFp8Tokens = false;
   struct Step {
     Words4 word[2];
   };
@@ -65,6 +70,54 @@ struct Bf16Source {
   }
 };
 
+// Sums of codes become products (fp8_gemm.h): the token's scale first, where
+// tokens are codes too.
+template <typename Source>
+CARAVAN_DEVICE void ScaleSums(const Weights& w, const float* token_scales,
+                              int32_t tile, int32_t token_tile, int32_t tokens,
+                              float* sums, int lane) {
+  if constexpr (!Source::kScaled) return;
+  CARAVAN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (Source::kFp8Tokens) {
+      const int64_t token =
+          int64_t{token_tile} * kMmaTokens + AccumulatorColumn(lane, i);
+      if (token < tokens) sums[i] *= token_scales[token];
+    }
+    sums[i] *= w.fp8.scales[int64_t{tile} * kMmaRows + AccumulatorRow(lane, i)];
+  }
+}
+
+// sums += a step's weights times 32 columns of each tile of tokens.
+template <typename Source, int kTokenTiles, typename Thread>
+CARAVAN_DEVICE void MultiplyStep(const Weights& w,
+                                 const typename Source::Step& step,
+                                 const float* table,
+                                 const void* const (&x)[kTokenTiles],
+                                 int64_t place, float (&sums)[kTokenTiles][4],
+                                 Thread& thread) {
+  if constexpr (Source::kFp8Tokens) {
+    CARAVAN_UNROLL
+    for (int n = 0; n < kTokenTiles; ++n) {
+      const Words2 b = static_cast<const Words2*>(x[n])[place];
+      if constexpr (Thread::kHasFp8Mma) {
+        thread.MmaFp8(sums[n], step.word, b.word);
+      }
+    }
+  } else {
+    uint32_t low[4];
+    uint32_t high[4];
+    Source::Fragment(w, step, 0, table, low);
+    Source::Fragment(w, step, 1, table, high);
+    CARAVAN_UNROLL
+    for (int n = 0; n < kTokenTiles; ++n) {
+      const Words4 b = static_cast<const Words4*>(x[n])[place];
+      thread.Mma(sums[n], low, b.word);
+      thread.Mma(sums[n], high, b.word + 2);
+    }
+  }
+}
+
 // A warp computes 16 packed rows by 8 * kTokenTiles tokens of one segment.
 // With 8 segments a block is one row tile, a warp a segment, and the sums are
 // added as Tree8; with one segment a block is as many row tiles as it has
@@ -75,19 +128,21 @@ struct MmaGemmKernel {
   static constexpr int kThreads = 256;  // at most
   // Steps of 1 KiB of weights that a warp has under way: one to two times as
   // many. 3 to 16 warps a multiprocessor need 32 KiB to keep the memory busy.
-  static constexpr int kAhead = kTokenTiles <= 2 ? 8 : 4;
+  static constexpr int kAhead =
+      (kTokenTiles <= 2 ? 8 : 4) * Source::kStepsAtOnce;
   static constexpr int kSumsOfTile = 4 * kWarpLanes;
   static constexpr int64_t kSharedBytes =  // with 8 segments
       int64_t{4} * kMaxSegments * kTokenTiles * kSumsOfTile;
   // The source's table lies at the beginning, also with one segment.
   static constexpr int64_t kTableBytes = int64_t{4} * Source::kTable;
   struct Args {
-    Weights w;  // the source's
-    const Words4* x;
+    Weights w;      // the source's
+    const void* x;  // Words4 of bf16, or Words2 of codes
     int32_t tokens;
     int32_t row_tiles;
     int32_t warps;  // of a block
     Epilogue epilogue;
+    const float* token_scales = nullptr;  // where tokens are codes
   };
 
   template <typename Thread>
@@ -107,8 +162,7 @@ struct MmaGemmKernel {
       Accumulate(args, tile, 0, first, sums, thread);
       CARAVAN_UNROLL
       for (int n = 0; n < kTokenTiles; ++n) {
-        StoreTile(args.epilogue, tile, first + n, args.tokens, sums[n],
-                  thread.lane());
+        Put(args, tile, first + n, sums[n], thread);
       }
       return;
     }
@@ -131,12 +185,21 @@ struct MmaGemmKernel {
         total[i] = Tree8(shared + (n * 4 + i) * kWarpLanes + thread.lane(),
                          kTokenTiles * kSumsOfTile);
       }
-      StoreTile(args.epilogue, tile, first + n, args.tokens, total,
-                thread.lane());
+      Put(args, tile, first + n, total, thread);
     }
   }
 
  private:
+  template <typename Thread>
+  static CARAVAN_DEVICE void Put(const Args& args, int32_t tile,
+                                 int32_t token_tile, float* sums,
+                                 Thread& thread) {
+    ScaleSums<Source>(args.w, args.token_scales, tile, token_tile, args.tokens,
+                      sums, thread.lane());
+    StoreTile(args.epilogue, tile, token_tile, args.tokens, sums,
+              thread.lane());
+  }
+
   template <typename Thread>
   static CARAVAN_DEVICE void Accumulate(const Args& args, int32_t tile,
                                         int segment, int32_t first,
@@ -148,12 +211,14 @@ struct MmaGemmKernel {
     const int32_t tiles = (args.tokens + kMmaTokens - 1) / kMmaTokens;
     const typename Source::Place w =
         Source::At(args.w, tile, steps, thread.lane());
-    const Words4* x[kTokenTiles];
+    using Tokens = std::conditional_t<Source::kFp8Tokens, Words2, Words4>;
+    const void* x[kTokenTiles];
     CARAVAN_UNROLL
     for (int n = 0; n < kTokenTiles; ++n) {
       // Beyond the last tile of tokens: the last again, and not stored.
       const int32_t own = first + n < tiles ? first + n : tiles - 1;
-      x[n] = args.x + int64_t{own} * steps * kWarpLanes + thread.lane();
+      x[n] = static_cast<const Tokens*>(args.x) +
+             int64_t{own} * steps * kWarpLanes + thread.lane();
     }
     // The next steps' weights are on their way while these are multiplied.
     typename Source::Step now[kAhead];
@@ -166,16 +231,8 @@ struct MmaGemmKernel {
       CARAVAN_UNROLL
       for (int u = 0; u < kAhead; ++u) {
         if (step + u >= end) break;
-        uint32_t low[4];
-        uint32_t high[4];
-        Source::Fragment(args.w, now[u], 0, table, low);
-        Source::Fragment(args.w, now[u], 1, table, high);
-        CARAVAN_UNROLL
-        for (int n = 0; n < kTokenTiles; ++n) {
-          const Words4 b = x[n][int64_t{step + u} * kWarpLanes];
-          thread.Mma(sums[n], low, b.word);
-          thread.Mma(sums[n], high, b.word + 2);
-        }
+        MultiplyStep<Source>(args.w, now[u], table, x,
+                             int64_t{step + u} * kWarpLanes, sums, thread);
       }
       CARAVAN_UNROLL
       for (int u = 0; u < kAhead; ++u) now[u] = next[u];

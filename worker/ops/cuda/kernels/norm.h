@@ -5,14 +5,16 @@
 #ifndef CARAVAN_WORKER_OPS_CUDA_KERNELS_NORM_H_
 #define CARAVAN_WORKER_OPS_CUDA_KERNELS_NORM_H_
 
+#include "worker/ops/cuda/kernels/fp8_activations.h"
 #include "worker/ops/cuda/kernels/operands.h"
 #include "worker/ops/cuda/kernels/swizzled.h"
 
 namespace caravan::worker::cuda {
 
 // Row i of the result is the norm of row tokens[i] (or i) of x, either as
-// floats (rows, D), as rows of bf16, or as bf16 fragments, padded with zeros to
-// a multiple of 8 rows. Grid: (rows, rounded up to 8 for fragments).
+// floats (rows, D), as rows of bf16, or as fragments of bf16 or codes, padded
+// with zeros to a multiple of 8 rows. Grid: (rows, rounded up to 8 for
+// fragments).
 struct NormKernel {
   static constexpr int kThreads = 256;
   static constexpr int kChunk = 4096;  // floats staged at a time
@@ -26,9 +28,10 @@ struct NormKernel {
     float epsilon;
     int32_t rows;
     SegmentTable segments;  // one segment of D columns
-    float* floats;          // one of these three is not null
+    float* floats;          // one of these four is not null
     uint16_t* halves;
     uint32_t* fragments;
+    Fp8Activations codes;
     ActivationOrder order;
   };
 
@@ -36,7 +39,9 @@ struct NormKernel {
   static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
     const int64_t i = thread.block_x();
     const bool real = i < args.rows;
-    if (!real && args.fragments == nullptr) return;
+    const bool padded =
+        args.fragments != nullptr || args.codes.codes != nullptr;
+    if (!real && !padded) return;
     const int64_t source = !real ? 0 : args.tokens ? args.tokens[i] : i;
     const float* const x = args.x + source * args.stride;
     const float scale = Scale(args, x, thread);
@@ -44,6 +49,13 @@ struct NormKernel {
       PutHalves(args, x, scale, i, thread);
     } else if (args.floats != nullptr) {
       PutFloats(args, x, scale, i, thread);
+    } else if (args.codes.codes != nullptr) {
+      RoundToFp8<kThreads>(
+          args.codes, args.segments, i, real,
+          [&args, x, scale](int64_t k) {
+            return (x[k] * scale) * args.norm[k];
+          },
+          static_cast<uint32_t*>(thread.shared()), thread);
     } else {
       PutFragments(args, x, scale, i, real, thread);
     }

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "worker/ops/cuda/kernels/four_bit.h"
+#include "worker/ops/cuda/kernels/fp8.h"
 #include "worker/ops/cuda/kernels/fragments.h"
 #include "worker/ops/cuda/kernels/thread.h"
 
@@ -13,19 +14,24 @@ namespace caravan::worker::cuda {
 
 inline constexpr int kSlots = 16;  // of a block
 
-// A packed matrix: for tensor cores fragments of bf16 or codes of 4 bits, or
-// plain rows.
+// A packed matrix: for tensor cores fragments of bf16 or codes of 4 or 8
+// bits, or plain rows.
 struct Weights {
   const void* data = nullptr;
   DType dtype = DType::kFp32;
   bool fragments = false;
   int32_t rows = 0;
   SegmentTable segments;
-  FourBitWeights four_bit;  // where it has codes, `data` is not read
+  // Where one of these has codes, `data` is not read.
+  FourBitWeights four_bit;
+  Fp8Weights fp8;
 
   CARAVAN_DEVICE float Read(int64_t row, int64_t k) const {
     if (four_bit.codes != nullptr) {
       return four_bit.Read(row, segments.Pad(k), segments.depth());
+    }
+    if (fp8.codes != nullptr) {
+      return fp8.Read(row, segments.Pad(k), segments.depth());
     }
     const int64_t i = fragments
                           ? WeightOffset(row, segments.Pad(k), segments.depth())
@@ -34,8 +40,8 @@ struct Weights {
   }
 };
 
-// (layer, block, kv head): keys of 16 slots, then values. As fragments of bf16
-// with head_dim rounded up to 16, or [slot][dim].
+// (layer, block, kv head): keys of 16 slots, then values. As fragments of bf16,
+// or of fp8, with head_dim rounded up to 16, or [slot][dim].
 struct Cache {
   void* data = nullptr;
   DType dtype = DType::kFp32;

@@ -16,7 +16,9 @@
 //   AtomicAdd(address, value)   of uint32_t or uint64_t, in either memory
 //   Mma(c, a, b)                c += a b on tensor cores (fragments.h); the
 //                               whole warp calls
-//   LoadStream(address)         16 bytes that are read once
+//   kHasFp8Mma                  whether there is MmaFp8 (sm_89 and later)
+//   MmaFp8(c, a, b)             the same for e4m3, 32 of k; the whole warp
+//   calls LoadStream(address)         16 or 8 bytes that are read once
 //   kHasWgmma                   whether there is what follows (sm_90a)
 //
 //   InitBarrier(barrier, n)     completes a phase after n arrivals and all
@@ -64,6 +66,11 @@ struct alignas(16) Words4 {
   uint32_t word[4];
 };
 
+// 8 bytes.
+struct alignas(8) Words2 {
+  uint32_t word[2];
+};
+
 // Two bf16 in one word, `low` first in memory; rounded to nearest even.
 CARAVAN_DEVICE uint32_t PackBf16(float low, float high) {
 #ifdef __CUDA_ARCH__
@@ -94,6 +101,8 @@ CARAVAN_DEVICE float ReadElement(const void* data, DType dtype, int64_t i) {
       return ToFloat(static_cast<const Bf16*>(data)[i]);
     case DType::kFp16:
       return ToFloat(static_cast<const Fp16*>(data)[i]);
+    case DType::kFp8:
+      return ToFloat(static_cast<const Fp8*>(data)[i]);
   }
   return 0.0f;
 }
@@ -109,6 +118,9 @@ CARAVAN_DEVICE void WriteElement(void* data, DType dtype, int64_t i,
       return;
     case DType::kFp16:
       static_cast<Fp16*>(data)[i] = ToFp16(value);
+      return;
+    case DType::kFp8:
+      static_cast<Fp8*>(data)[i] = ToFp8(value);
       return;
   }
 }
