@@ -82,7 +82,8 @@ absl::Status RunTurns(const EngineBenchOptions& options) {
 void AddCellFlags(CLI::Option_group& group, EngineBenchFlags& flags) {
   group.add_option("--device", flags.device, "cpu or cuda");
   group.add_option("--cells", flags.cells,
-                   "The table of cells: all, or such as C1,C7; on cuda all");
+                   "The table of cells: all, or such as C1,C7; on cuda all. "
+                   "C5 is of --weights fp8, C6 of q4_0");
   group.add_option("--profile", flags.profile, "exact, or on cuda fast");
   group.add_option("--gemm-algorithms", flags.gemm_algorithms,
                    "As the worker's flag");
@@ -103,6 +104,7 @@ absl::Status RunCells(const EngineBenchFlags& flags, bool json) {
   options.gemm_algorithms = flags.gemm_algorithms;
   options.activations = flags.options.activations;
   options.kv = flags.options.kv;
+  options.weights = flags.options.weights;
   options.threads = flags.options.cpu.threads;
   options.blocks = flags.cell_blocks;
   options.steps = flags.cell_steps;

@@ -7,7 +7,7 @@ import sys
 HOT = ("MmaGemmKernel", "WgmmaGemmKernel", "MmaAttendKernel", "CombineKernel", "NormKernel",
        "LogitStatsKernel", "WeightBucketsKernel", "WeightSharesKernel",
        "PickTokenKernel", "RankKernel",
-       "RoundRowsKernel", "FinishProductKernel", "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
+       "RoundRowsKernel", "FinishProductKernel", "PackFp8ActivationsKernel", "RopeStoreKernel", "PackActivationsKernel", "EmbedKernel",
        "ReadCeilingKernel", "MmaCeilingKernel")
 FORBIDDEN = re.compile(
     r"wgmma.*serialized|setmaxnreg.*ignored|C75(08|09|10|12)", re.IGNORECASE)
@@ -17,7 +17,10 @@ FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, "
                    r"(\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
-NAME = re.compile(r"EntryI\w*?\d+([A-Z][A-Za-z]+Kernel)(?:ILi(\d+)E(?:Li(\d+)E)?)?")
+NAME = re.compile(r"EntryI\w*?\d+([A-Z][A-Za-z0-9]+Kernel)(?:ILi(\d+)E(?:Li(\d+)E)?)?")
+
+# What else tells two kernels of one name apart.
+KIND = re.compile(r"\d([A-Z][A-Za-z0-9]*(?:Source|Cache))E")
 
 
 def kernels(lines):
@@ -30,6 +33,9 @@ def kernels(lines):
             name = found[1] if found else entry[1]
             if found and found[2]:
                 name += f"<{found[2]}{', ' + found[3] if found[3] else ''}>"
+            kind = KIND.search(entry[1])
+            if kind:
+                name += f" {kind[1]}"
             current = {"name": name, "stack": 0, "spills": 0}
         frame = FRAME.search(line)
         if frame and current:
@@ -54,11 +60,11 @@ def main():
     print(f"sm_{architecture}: kernel, registers, static shared bytes, stack "
           "bytes, spilled bytes")
     for name, registers, shared, stack, spills in sorted(table):
-        print(f"  {name:24} {registers:4} {shared:6} {stack:5} {spills:5}")
-        if spills and name.split("<")[0] in HOT:
+        print(f"  {name:32} {registers:4} {shared:6} {stack:5} {spills:5}")
+        if spills and re.split("[< ]", name)[0] in HOT:
             failures.append(f"{name} spills {spills} bytes; it must not")
     missing = [name for name in HOT
-               if not any(row[0].split("<")[0] == name for row in table)]
+               if not any(re.split("[< ]", row[0])[0] == name for row in table)]
     failures += [f"{name} is not in the report" for name in missing]
     for failure in failures:
         print(f"FAILED: {failure}")

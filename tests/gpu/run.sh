@@ -10,6 +10,8 @@
 #   run.sh cells [FOLDER]              there: the table of cells, exact and
 #                                      fast, of an 8B model with random weights
 #                                      that is written into FOLDER (/dev/shm)
+#   run.sh small-cells [FOLDER]        there: C5 and C6, of that model in fp8
+#                                      and in 4 bits
 #
 # Each takes at most 9 minutes and needs nothing but a driver. The fast profile
 # also needs libcublasLt of the toolkit's version, which is looked for among the
@@ -102,13 +104,29 @@ cells() {
     echo "the fast profile was not measured"
 }
 
+# Each of them quantizes the model when it loads it, on the processor.
+small_cells() {
+  cd "$(dirname "$0")"
+  local folder=${1:-/dev/shm/caravan-8b}
+  [[ -f $folder/config.json ]] ||
+    timeout 200 bin/caravan make-model "$folder" --shape llama-3-8b \
+      --type bf16 --seed 1
+  local common=(bench --engine --device cuda --model "$folder"
+    --max-step-tokens 2048)
+  timeout 160 bin/caravan "${common[@]}" --weights fp8 --activations fp8 \
+    --kv fp8 --cells C5 || echo "C5 was not measured"
+  timeout 160 bin/caravan "${common[@]}" --weights q4_0 --activations bf16 \
+    --kv bf16 --cells C6 || echo "C6 was not measured"
+}
+
 case ${1:-} in
   prepare) prepare "${2:-}" ;;
   check) check ;;
   measure) measure ;;
   cells) cells "${2:-}" ;;
+  small-cells) small_cells "${2:-}" ;;
   *)
-    sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'
+    sed -n '2,20p' "$0" | sed 's/^# \{0,1\}//'
     exit 2
     ;;
 esac

@@ -21,12 +21,19 @@
 namespace caravan::worker::bench {
 namespace {
 
-// Of the shape that the cells' figures are for.
-bool Judged(const LoadedModel& model) {
+// What the matrices of layers are of, in the shape that the cells' figures are
+// for, else nothing.
+WeightTypes Judged(const LoadedModel& model) {
   const ModelConfig& config = model.description.config;
-  return config.hidden_size == 4096 && config.layers == 32 &&
-         config.heads == 32 && config.kv_heads == 8 &&
-         config.intermediate_size == 14336 && config.vocab_size == 128256;
+  const bool known = config.hidden_size == 4096 && config.layers == 32 &&
+                     config.heads == 32 && config.kv_heads == 8 &&
+                     config.intermediate_size == 14336 &&
+                     config.vocab_size == 128256;
+  if (!known) return {};
+  for (const WeightType codes : {WeightType::kFp8, WeightType::kQ4_0}) {
+    if (model.description.weight_types.Has(codes)) return codes;
+  }
+  return model.description.weight_types;
 }
 
 int64_t KeysOf(const Cell& cell) {
@@ -112,6 +119,7 @@ absl::Status CellBench::Load() {
   ModelOptions model;
   model.memory.max_step_tokens = options_.max_step_tokens;
   model.threads = options_.threads;
+  model.weights = options_.weights;
   CARAVAN_ASSIGN_OR_RETURN(const WeightTypes weights,
                            ReadWeightTypes(options_.model_directory, model));
   CARAVAN_ASSIGN_OR_RETURN(

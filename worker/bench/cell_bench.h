@@ -22,6 +22,7 @@ struct CellBenchOptions {
   std::string gemm_algorithms;    // as the worker's
   std::string activations = "auto";
   std::string kv = "auto";
+  std::string weights = "keep";
   int threads = 1;          // on cpu, and of loading
   std::vector<Cell> cells;  // CellsNamed()
   int blocks = 5;           // the median counts

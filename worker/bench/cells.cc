@@ -9,19 +9,22 @@
 namespace caravan::worker::bench {
 namespace {
 
-constexpr std::array<Cell, 8> kCells = {{
+const std::array<Cell, 12> kCells = {{
     {"C1", CellKind::kDecode, 1, 512, 4.50, 6.25, 5.6},
     {"C2", CellKind::kDecode, 8, 2048, 5.12, 7.5, 6.7},
     {"C3", CellKind::kDecode, 64, 2048, 9.61, 14.1, 12.6},
     {"C4", CellKind::kDecode, 256, 512, 9.61, 16.0, 13.7},
+    {"C5", CellKind::kDecode, 1, 512, 2.41, 3.9, 3.45, WeightType::kFp8},
+    {"C5", CellKind::kDecode, 64, 2048, 4.96, 8.55, 7.3, WeightType::kFp8},
+    {"C6", CellKind::kDecode, 1, 512, 1.41, 2.8, 2.27, WeightType::kQ4_0},
+    {"C6", CellKind::kDecode, 16, 512, 1.71, 3.8, 3.1, WeightType::kQ4_0},
     {"C7", CellKind::kPrefill, 1, 2048, 37.2, 49.6, 43.8},
     {"C7", CellKind::kPrefill, 1, 8192, 165, 220, 194},
     {"C12", CellKind::kHostGap, 1, 512, 0, 0.03, 0.01},
     {"C12", CellKind::kHostGap, 64, 2048, 0, 0.03, 0.01},
 }};
 
-constexpr std::array<std::string_view, 5> kOthers = {
-    "C5, C6: the decode cells of a checkpoint in fp8 or int4, by --model",
+constexpr std::array<std::string_view, 4> kOthers = {
     "C8: attention of one layer, by gpu_bench",
     "C9: serving, by caravan bench on a running suite",
     "C10: the quotient of C1 and C3 with --profile exact and fast",
@@ -80,8 +83,9 @@ std::string SharesOf(const CellResult& result, const CellCeilings& ceilings) {
 }
 
 std::string RowOf(const CellResult& result, const CellCeilings& ceilings,
-                  bool judged) {
+                  WeightTypes of) {
   const Cell& cell = result.cell;
+  const bool judged = !of.empty() && of == cell.weights;
   const std::string name(cell.name);
   const std::string what = WhatOf(cell);
   if (!result.error.empty()) {
@@ -111,7 +115,12 @@ std::span<const std::string_view> OtherCells() { return kOthers; }
 
 absl::StatusOr<std::vector<Cell>> CellsNamed(std::string_view names) {
   std::vector<Cell> cells;
-  if (names.empty()) return std::vector<Cell>(kCells.begin(), kCells.end());
+  if (names.empty()) {
+    for (const Cell& cell : kCells) {
+      if (cell.weights == WeightTypes(WeightType::kBf16)) cells.push_back(cell);
+    }
+    return cells;
+  }
   while (true) {
     const size_t end = names.find(',');
     const std::string_view name = names.substr(0, end);
@@ -120,7 +129,7 @@ absl::StatusOr<std::vector<Cell>> CellsNamed(std::string_view names) {
       if (cell.name == name) cells.push_back(cell);
     }
     if (cells.size() == before) {
-      return FieldError("--cells", "C1, C2, C3, C4, C7 or C12", name);
+      return FieldError("--cells", "C1 to C7 or C12", name);
     }
     if (end == std::string_view::npos) return cells;
     names.remove_prefix(end + 1);
@@ -135,15 +144,15 @@ std::string_view GradeOf(const CellResult& result) {
 
 std::string CellTable(const std::string& numerics_class,
                       const CellCeilings& ceilings,
-                      std::span<const CellResult> results, bool judged) {
+                      std::span<const CellResult> results, WeightTypes judged) {
   std::string text = StrCat(
       numerics_class, " on ", ceilings.card, "\nceilings of this run: read ",
       Number("%.1f GB/s", ceilings.read_bytes / 1e9), ", copy ",
       Number("%.1f GB/s", ceilings.copy_bytes / 1e9), ", ", ceilings.flops_of,
       " ", Number("%.2f TFLOP/s", ceilings.flops / 1e12), "\n");
-  StrAppend(&text,
-            Row("cell", "what", judged ? "time, roof" : "time", "spread",
-                "rate", "of the ceilings", judged ? "good / lead" : "", ""));
+  StrAppend(&text, Row("cell", "what", judged.empty() ? "time" : "time, roof",
+                       "spread", "rate", "of the ceilings",
+                       judged.empty() ? "" : "good / lead", ""));
   for (const CellResult& result : results) {
     StrAppend(&text, RowOf(result, ceilings, judged));
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "worker/tensor/weight_type.h"
 
 namespace caravan::worker::bench {
 
@@ -26,10 +27,12 @@ struct Cell {
   CellKind kind;
   int streams;
   int32_t context;
-  // In milliseconds, or shares where the kind is kHostGap; of bf16 weights.
+  // In milliseconds, or shares where the kind is kHostGap.
   double roof;
   double good;
   double lead;
+  // What matrices of layers must be of for the figures to count.
+  WeightTypes weights = WeightType::kBf16;
 };
 
 // Of the cells C1 to C12 those that a model and an engine alone can measure.
@@ -37,7 +40,8 @@ std::span<const Cell> ModelCells();
 // Why the others are not in the table, a line each.
 std::span<const std::string_view> OtherCells();
 
-// The cells with these names ("C1,C7"; "": all), a name may be several cells.
+// The cells with these names ("C1,C7"; "": all of bf16), a name may be several
+// cells.
 // kInvalidField for a name that is none.
 absl::StatusOr<std::vector<Cell>> CellsNamed(std::string_view names);
 
@@ -64,11 +68,11 @@ struct CellCeilings {
 // "lead", "good", "below" by the cell's figures; "" where there is no value.
 std::string_view GradeOf(const CellResult& result);
 
-// `judged`: the model is one that the figures are for; else neither figures
-// nor grades are printed.
+// `judged`: whose figures the model has matrices for, if it is of the shape
+// that they are for; of others neither figures nor grades are printed.
 std::string CellTable(const std::string& numerics_class,
                       const CellCeilings& ceilings,
-                      std::span<const CellResult> results, bool judged);
+                      std::span<const CellResult> results, WeightTypes judged);
 
 }  // namespace caravan::worker::bench
 

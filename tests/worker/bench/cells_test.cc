@@ -19,12 +19,15 @@ TEST(CellsTest, FiguresGetHarderFromGoodToLeadToRoof) {
 
 TEST(CellsTest, NamesChooseCells) {
   ASSERT_OK_AND_ASSIGN(const std::vector<Cell> all, CellsNamed(""));
-  EXPECT_EQ(all.size(), ModelCells().size());
+  EXPECT_EQ(all.size(), ModelCells().size() - 4);  // fp8 and q4_0
+  ASSERT_OK_AND_ASSIGN(const std::vector<Cell> fp8, CellsNamed("C5"));
+  ASSERT_EQ(fp8.size(), 2u);
+  EXPECT_EQ(fp8[1].weights, WeightTypes(WeightType::kFp8));
   ASSERT_OK_AND_ASSIGN(const std::vector<Cell> two, CellsNamed("C7,C1"));
   ASSERT_EQ(two.size(), 3u);
   EXPECT_EQ(two[1].context, 8192);
   EXPECT_EQ(two[2].name, "C1");
-  for (const char* wrong : {"C5", "C1,", ",", "c1", "C1 "}) {
+  for (const char* wrong : {"C8", "C1,", ",", "c1", "C1 "}) {
     EXPECT_EQ(ReasonOf(CellsNamed(wrong).status()), Reason::kInvalidField)
         << wrong;
   }
@@ -51,11 +54,12 @@ TEST(CellsTest, TheTableSaysWhatTheSharesAreOf) {
   step.bytes = 15e9;
   step.flops = 16e9;
   CellResult gap;
-  gap.cell = ModelCells()[6];
+  gap.cell = CellsNamed("C12")->front();
   gap.value = 0.025;
   const CellCeilings ceilings = {"a card", 3e12, 2.8e12, 6.4e14, "large GEMM"};
   const std::vector<CellResult> results = {step, gap};
-  const std::string table = CellTable("class", ceilings, results, true);
+  const std::string table =
+      CellTable("class", ceilings, results, WeightType::kBf16);
   for (const char* part :
        {"class on a card", "read 3000.0 GB/s", "copy 2800.0 GB/s",
         "large GEMM 640.00 TFLOP/s", "decode 1 x 512", "5.000 ms 90%",
@@ -63,8 +67,11 @@ TEST(CellsTest, TheTableSaysWhatTheSharesAreOf) {
         "host gap 1 x 512", "2.5 %", "3.0 % / 1.0 %", "good", "not here: C9"}) {
     EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
   }
-  const std::string other = CellTable("class", ceilings, results, false);
-  EXPECT_EQ(other.find("lead"), std::string::npos) << other;
+  for (const WeightTypes judged :
+       {WeightTypes(), WeightTypes(WeightType::kFp8)}) {
+    const std::string other = CellTable("class", ceilings, results, judged);
+    EXPECT_EQ(other.find("3.0 % / 1.0 %"), std::string::npos) << other;
+  }
 }
 
 TEST(CellsTest, ASmallModelIsMeasuredOnTheProcessor) {
