@@ -342,7 +342,9 @@ TEST(Fp8ProductTest, OtherDevicesAndBackendsRefuseTheClassByName) {
 
 struct LayerCase {
   NumericsOptions numerics;
-  float tolerance;  // of what one code is wrong
+  // A sum on the other side of the middle between two codes makes 1/8 of one
+  // element, and phases follow each other; the tests above are exact.
+  float tolerance;
 };
 
 std::vector<TrialShape> Shapes() {
@@ -397,8 +399,8 @@ TEST(Fp8LayerTest, PhasesAreNearTheReference) {
   for (const LayerCase& c :
        {LayerCase{kW8A16, 2e-2f},
         LayerCase{{ActivationType::kBf16, DType::kFp8}, 6e-2f},
-        LayerCase{{ActivationType::kFp8, DType::kBf16}, 6e-2f},
-        LayerCase{kW8A8, 6e-2f}}) {
+        LayerCase{{ActivationType::kFp8, DType::kBf16}, 1e-1f},
+        LayerCase{kW8A8, 1e-1f}}) {
     for (const TrialShape& shape : Shapes()) {
       const auto reference = *MakeReferenceBackend(c.numerics);
       const auto backend = MakeBackend(c.numerics);
