@@ -2,9 +2,10 @@
 //
 // Classes. With fp32 activations every phase is computed in the reference's
 // order (splits of 256 keys): the reference's and the cpu backend's bits, for
-// parity. With bf16 activations, products with matrices of bf16 run on tensor
-// cores, attention too where the cache is bf16, and splits have 512 keys.
-// Weights of other types meet fp32 activations in both.
+// parity. With bf16 activations, products with matrices of bf16, of 4 bits and
+// of fp8 run on tensor cores, attention too where the cache is bf16 or fp8, and
+// splits have 512 keys. With fp8 activations the same, but matrices of fp8 meet
+// rows rounded to fp8. Weights of other types meet fp32 activations in all.
 //
 // The phases' views may lie in the backend's memory (AllocateArena), where
 // nothing is copied, or in the host's.
@@ -67,8 +68,9 @@ struct CudaOptions {
 
 // On the machine's device. Errors: kUnsupportedParameter where this build has
 // no CUDA, the machine no such device or no wgmma that computes where it is
-// asked for, activations are int8, or the profile is fast without bf16
-// activations or without the library. Those of the file of algorithms.
+// asked for or no tensor cores for fp8 activations, activations are int8, or
+// the profile is fast with fp32 activations or without the library. Those of
+// the file of algorithms.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     const CudaOptions& options);
 

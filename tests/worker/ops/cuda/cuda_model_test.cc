@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tests/support/reference_data.h"
@@ -44,9 +45,12 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(bool machine,
 // The demo model on one backend.
 class Model {
  public:
-  explicit Model(std::unique_ptr<Backend> backend)
+  // `weights` as in --weights.
+  explicit Model(std::unique_ptr<Backend> backend,
+                 const std::string& weights = "keep")
       : backend_(std::move(backend)) {
     ModelOptions options;
+    options.weights = weights;
     options.memory.max_step_tokens = kMaxTokens;
     options.memory.max_logits_rows = kMaxTokens;
     auto loaded =
@@ -240,6 +244,26 @@ TEST_P(CudaModelTest, APlannerPlansWhatTheDeviceAllocates) {
       DescribeModel(RepositoryPath("deploy/demo-model"), options, *planner));
   EXPECT_EQ(description.plan.fixed_bytes(), model.plan().fixed_bytes());
   EXPECT_EQ(description.plan.kv_block_bytes, model.plan().kv_block_bytes);
+}
+
+TEST_P(CudaModelTest, TheClassOfFp8IsPlannedAndReplayedToo) {
+  CudaOptions cuda;
+  cuda.numerics = {ActivationType::kFp8, DType::kFp8};
+  absl::StatusOr<std::unique_ptr<Backend>> backend = MakeCuda(GetParam(), cuda);
+  if (!backend.ok()) GTEST_SKIP() << backend.status().message();
+  Model graphs(*std::move(backend), "fp8");
+  const MemoryPlan& plan = graphs.plan();
+  EXPECT_EQ(plan.weight_bytes, graphs.weights().bytes);
+  EXPECT_EQ(plan.scratch_bytes, graphs.backend().scratch_bytes());
+  EXPECT_EQ(graphs.backend().KvBytes(KvSpecOf(graphs.config(), kBlocks)),
+            graphs.kv().bytes);
+  if (!GetParam() && kSanitized) return;  // fp8_test does the rest
+  cuda.graphs = false;
+  Model direct(*MakeCuda(GetParam(), cuda), "fp8");
+  const std::vector<Model::Part> step = {{{1, 9}, 0, {0}}};
+  ExpectEqual(direct.Run(step), graphs.Run(step));
+  const std::vector<Model::Part> next = {{{30}, 2, {0}}};
+  ExpectEqual(direct.Run(next), graphs.Run(next));
 }
 
 // Sequence `s` decodes `id` at `position`; its blocks are the s-th fourth.

@@ -126,8 +126,9 @@ CARAVAN_DEVICE void MultiplyStep(const Weights& w,
 template <int kTokenTiles, typename Source = Bf16Source>
 struct MmaGemmKernel {
   static constexpr int kThreads = 256;  // at most
-  // Steps of 1 KiB of weights that a warp has under way: one to two times as
-  // many. 3 to 16 warps a multiprocessor need 32 KiB to keep the memory busy.
+  // Steps of 1 KiB of weights (half of it: twice as many) that a warp has under
+  // way: one to two times as many. 3 to 16 warps a multiprocessor need 32 KiB
+  // to keep the memory busy.
   static constexpr int kAhead =
       (kTokenTiles <= 2 ? 8 : 4) * Source::kStepsAtOnce;
   static constexpr int kSumsOfTile = 4 * kWarpLanes;
