@@ -126,7 +126,7 @@ case ${1:-} in
   cells) cells "${2:-}" ;;
   small-cells) small_cells "${2:-}" ;;
   *)
-    sed -n '2,20p' "$0" | sed 's/^# \{0,1\}//'
+    sed -n '2,18p' "$0" | sed 's/^# \{0,1\}//'
     exit 2
     ;;
 esac
