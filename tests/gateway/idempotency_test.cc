@@ -155,7 +155,7 @@ TEST(IdempotencyStoreTest, AFailedGenerationIsNotAttachedTo) {
 }
 
 TEST_F(IdempotencyTest, WhatNobodyReadsEndsAfterAWhile) {
-  options_.idempotency_linger_s = 0;
+  options_.idempotency_linger_s = 1;
   Start();
   first_.HoldAt(10);
   HttpClient client = Connect();
