@@ -1,5 +1,8 @@
 // Scheduler::Plan: who runs, who yields, who is admitted.
 #include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -109,12 +112,27 @@ std::optional<RankClass> Scheduler::PromptToYieldTo() const {
 
 // Sequences that may decode in one plan: an equal share of those that run
 // where several plans are to be in flight. Whoever is left out is not in flight
-// and comes first in the next plan but that of those who are.
+// and comes first in the next plan but that of those who are. None where enough
+// plans are in flight and fewer came back than a plan is to have: they wait for
+// the next that come back. Else plans that once were more and smaller than the
+// stages need would stay so for ever.
 int32_t Scheduler::DecodeRowsOfPlan() const {
   const int32_t plans = std::min(options_.micro_batches, options_.depth);
-  const auto decoding = static_cast<int32_t>(std::ranges::count_if(
-      running_, [](const Sequence* sequence) { return sequence->decoding(); }));
-  return (decoding + plans - 1) / plans;
+  std::set<int64_t> in_flight;  // plans
+  int32_t decoding = 0;
+  int32_t available = 0;
+  for (const Sequence* sequence : running_) {
+    if (!sequence->decoding()) continue;
+    ++decoding;
+    if (sequence->sampling_in_flight) {
+      in_flight.insert(sequence->last_step);
+    } else {
+      ++available;
+    }
+  }
+  const int32_t share = (decoding + plans - 1) / plans;
+  const bool enough = plans > 1 && std::ssize(in_flight) >= plans;
+  return enough && available < share ? 0 : share;
 }
 
 // Tokens that the sequence's next row may have.

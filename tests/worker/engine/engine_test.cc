@@ -445,6 +445,28 @@ TEST_F(EngineTest, RunningDecodesAreSpreadOverTheMicroBatches) {
   }
 }
 
+// Sequences that came one by one decode in plans of their own at first; these
+// become as few and as full as the stages need.
+TEST_F(EngineTest, PlansOfDecodesJoinWhenThereAreMoreThanMicroBatches) {
+  options_.micro_batches = 2;
+  options_.depth = 3;
+  options_.max_step_tokens = 8;  // one prompt in each plan
+  options_.max_prefill_chunk = 8;
+  options_.prefix_cache = false;
+  Start();
+  for (GroupId id = 1; id <= 3; ++id) {
+    ASSERT_OK(
+        engine_->Submit(Request(id, Prompt(8, static_cast<int>(id)), 40)));
+  }
+  StepUntilIdle();
+  // Of three, two and one in turn: never three plans of one.
+  int32_t pairs = 0;
+  for (const StepReport& report : log_.reports) {
+    pairs += report.counters.decode_tokens == 2;
+  }
+  EXPECT_GE(pairs, 30);
+}
+
 // One plan at a time has all of them, or some would never have their turn.
 TEST_F(EngineTest, MicroBatchesAreAsManyAsPlansInFlight) {
   options_.micro_batches = 4;
