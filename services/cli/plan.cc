@@ -62,6 +62,7 @@ absl::StatusOr<std::unique_ptr<worker::Backend>> MakeBackend(
   if (device == "cuda") {  // a plan needs no device
     worker::CudaOptions cuda;
     cuda.numerics = numerics;
+    cuda.ranks = options.ranks;
     if (options.profile == "fast") cuda.profile = worker::CudaProfile::kFast;
     return worker::MakeCudaPlanner(cuda);
   }
@@ -78,10 +79,6 @@ const worker::RankBackend* RanksOf(const PlanOptions& options,
 absl::StatusOr<std::unique_ptr<worker::Backend>> MakeRanks(
     const PlanOptions& options, const worker::NumericsOptions& numerics) {
   if (options.ranks == 1) return MakeBackend(options, numerics);
-  if (options.device == "cuda") {
-    return UnsupportedError(StrCat("--ranks=", options.ranks),
-                            "ranks compute on the processor's cores");
-  }
   worker::RankOptions ranks;
   ranks.ranks = options.ranks;
   ranks.threads = options.ranks;

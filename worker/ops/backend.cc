@@ -27,6 +27,15 @@ std::array<int64_t, kSegments + 1> OwnedBorders(const OwnedSegments& owned,
   return borders;
 }
 
+std::array<int64_t, kSegments + 1> RowsOfRanks(int64_t rows, int ranks) {
+  const int64_t units = (rows + kHeadRows - 1) / kHeadRows;
+  std::array<int64_t, kSegments + 1> borders;
+  for (int r = 0; r <= kSegments; ++r) {
+    borders[r] = std::min(rows, std::min(r, ranks) * units / ranks * kHeadRows);
+  }
+  return borders;
+}
+
 absl::StatusOr<std::unique_ptr<Arena>> Backend::AllocateArena(size_t bytes) {
   auto arena = std::make_unique<HostArena>();
   CARAVAN_ASSIGN_OR_RETURN(arena->buffer, Buffer::Allocate(bytes));

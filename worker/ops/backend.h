@@ -40,10 +40,28 @@ struct OwnedSegments {
   bool operator==(const OwnedSegments&) const = default;
 };
 
+// Which rows of a table or an output head a rank on a device of its own has:
+// the borders are RowsOfRanks(). All of them where `ranks` is 1.
+struct OwnedRows {
+  int32_t rank = 0;
+  int32_t ranks = 1;
+  int64_t whole_rows = 0;  // of all ranks
+
+  bool operator==(const OwnedRows&) const = default;
+};
+
+// Rows that stay together when an output head is shared out.
+inline constexpr int64_t kHeadRows = 16;
+
+// Where the rows of each of `ranks` ranks begin, and the end of the last, for
+// up to kSegments ranks; those behind are empty.
+std::array<int64_t, kSegments + 1> RowsOfRanks(int64_t rows, int ranks);
+
 struct PackSpec {
   PackKind kind = PackKind::kQkv;
-  int64_t unit = 32;         // of segments: head size, or 32
-  OwnedSegments owned = {};  // of a kind that has segments
+  int64_t unit = 32;          // of segments: head size, or 32
+  OwnedSegments owned = {};   // of a kind that has segments
+  OwnedRows owned_rows = {};  // of kEmbedding and kHead
 };
 
 // SegmentBorders() of the owned segments, the first at 0; those that are not

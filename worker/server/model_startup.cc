@@ -56,24 +56,51 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeRanks(
   return RankBackend::Create(ranks);
 }
 
+absl::StatusOr<CudaOptions> CudaOptionsOf(const WorkerOptions& options,
+                                          const NumericsOptions& numerics) {
+  CudaOptions cuda;
+  cuda.numerics = numerics;
+  cuda.ranks = options.ranks;
+  cuda.graphs = options.cuda_graphs;
+  cuda.library_check_tokens = options.library_check_tokens;
+  cuda.gemm_algorithms = options.gemm_algorithms;
+  if (options.profile == "fast") cuda.profile = CudaProfile::kFast;
+  CARAVAN_ASSIGN_OR_RETURN(cuda.tensor_cores,
+                           ParseTensorCores(options.tensor_cores));
+  return cuda;
+}
+
+// A device for each rank, and a thread that launches.
+absl::StatusOr<std::unique_ptr<Backend>> MakeRanksOnDevices(
+    const WorkerOptions& options, const CudaOptions& cuda) {
+  CARAVAN_ASSIGN_OR_RETURN(const CudaPeers peers,
+                           ParseCudaPeers(options.peers));
+  CARAVAN_ASSIGN_OR_RETURN(CudaRanks made, MakeCudaRanks(cuda, peers));
+  RankOptions ranks;
+  ranks.ranks = options.ranks;
+  ranks.threads = options.ranks;
+  ranks.numerics = cuda.numerics;
+  ranks.nodes = {AllowedCores()};
+  ranks.make_rank = [&made, next = size_t{0}](int, bool) mutable {
+    return std::move(made.backends[next++]);
+  };
+  ranks.give_up = made.give_up;
+  return RankBackend::Create(ranks);
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(
     const WorkerOptions& options, WeightTypes weights) {
   CARAVAN_ASSIGN_OR_RETURN(
       const NumericsOptions numerics,
       ParseNumerics(options.activations, options.kv, weights));
+  if (options.device == "cuda") {
+    CARAVAN_ASSIGN_OR_RETURN(const CudaOptions cuda,
+                             CudaOptionsOf(options, numerics));
+    return options.ranks > 1 ? MakeRanksOnDevices(options, cuda)
+                             : MakeCudaBackend(cuda);
+  }
   if (options.ranks > 1) return MakeRanks(options, numerics);
   if (options.device == "reference") return MakeReferenceBackend(numerics);
-  if (options.device == "cuda") {
-    CudaOptions cuda;
-    cuda.numerics = numerics;
-    cuda.graphs = options.cuda_graphs;
-    cuda.library_check_tokens = options.library_check_tokens;
-    cuda.gemm_algorithms = options.gemm_algorithms;
-    if (options.profile == "fast") cuda.profile = CudaProfile::kFast;
-    CARAVAN_ASSIGN_OR_RETURN(cuda.tensor_cores,
-                             ParseTensorCores(options.tensor_cores));
-    return MakeCudaBackend(cuda);
-  }
   return MakeCpuBackend({.numerics = numerics,
                          .threads = ThreadCount(options),
                          .pin = options.pin});

@@ -57,6 +57,7 @@ absl::Status CheckKinds(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckProfile(o));
   CARAVAN_RETURN_IF_ERROR(
       CheckOneOf("--tensor-cores", o.tensor_cores, {"auto", "mma", "wgmma"}));
+  CARAVAN_RETURN_IF_ERROR(CheckOneOf("--peers", o.peers, {"nccl", "host"}));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf("--activations", o.activations,
                                      {"auto", "fp32", "bf16", "int8", "fp8"}));
   CARAVAN_RETURN_IF_ERROR(CheckOneOf(
@@ -72,9 +73,11 @@ absl::Status CheckKinds(const WorkerOptions& o) {
 absl::Status CheckSizes(const WorkerOptions& o) {
   CARAVAN_RETURN_IF_ERROR(CheckRange("--threads", o.threads, 0, 256));
   CARAVAN_RETURN_IF_ERROR(CheckRange("--ranks", o.ranks, 1, 8));
-  if (o.ranks > 1 && o.device == "cuda") {
+  if (o.ranks > 1 && o.device == "cuda" &&
+      (o.profile == "fast" || o.library_check_tokens > 0)) {
     return UnsupportedError(StrCat("--ranks=", o.ranks),
-                            "ranks compute on the processor's cores");
+                            "ranks on devices compute --profile exact, "
+                            "without --library-check");
   }
   if (o.threads > 0 && o.threads < o.ranks) {
     return FieldError("--threads", StrCat("at least --ranks ", o.ranks),
@@ -242,6 +245,8 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--library-check", o.library_check_tokens,
                  "Tokens up to which products may be the library's on cuda "
                  "where a check finds its bits equal; 0: none");
+  app.add_option("--peers", o.peers,
+                 "How ranks on CUDA devices reach each other: nccl, or host");
   app.add_option("--tensor-cores", o.tensor_cores,
                  "Instruction of products on a GPU: auto, mma, wgmma (a class "
                  "of its own)");

@@ -47,9 +47,10 @@ struct WorkerOptions {
   int32_t threads = 0;  // --threads; 0: one per core
   bool pin = false;     // --pin: binds threads to cores
   // --ranks, 1, 2, 4 or 8: tensor-parallel parts that share the threads out,
-  // spread over the NUMA nodes. Not on cuda.
+  // spread over the NUMA nodes; on cuda a device each.
   int32_t ranks = 1;
   std::string tensor_cores = "auto";  // auto, mma, wgmma
+  std::string peers = "nccl";         // nccl, host: between ranks on devices
   bool cuda_graphs = true;            // --no-cuda-graphs: launches one by one
   // --library-check TOKENS, [0, 4096], on cuda in the exact profile: products
   // of up to so many tokens are the library's for shapes whose bits it gives

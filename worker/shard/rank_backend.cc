@@ -68,13 +68,39 @@ std::span<T> ShareOf(std::span<T> values, int rank, int ranks) {
   return values.subspan(begin, end - begin);
 }
 
-// Columns of heads, of all of which there are `heads`.
-template <typename T>
-View<T> OwnHeads(const View<T>& view, int rank, int ranks) {
-  return view.Columns(rank * (view.cols / ranks), view.cols / ranks);
-}
-
 }  // namespace
+
+// One on each device; `data` is the first one's.
+class RankBackend::RankArena final : public Arena {
+ public:
+  static absl::StatusOr<std::unique_ptr<Arena>> Allocate(RankBackend* ranks,
+                                                         size_t bytes) {
+    auto arena = std::make_unique<RankArena>();
+    for (const auto& rank : ranks->ranks_) {
+      CARAVAN_ASSIGN_OR_RETURN(arena->parts_.emplace_back(),
+                               rank->AllocateArena(bytes));
+      arena->bytes += arena->parts_.back()->bytes;
+    }
+    arena->data = arena->parts_[0]->data;
+    arena->ranks_ = ranks;
+    if (arena->data != nullptr) ranks->arenas_[arena->data] = arena.get();
+    return arena;
+  }
+  ~RankArena() override {
+    if (ranks_ != nullptr) ranks_->arenas_.erase(data);
+  }
+  bool Has(const std::byte* address) const {
+    return address >= data && address < data + parts_[0]->bytes;
+  }
+  // Where the rank has what the first one has at `address`.
+  std::byte* Of(int rank, const std::byte* address) const {
+    return parts_[static_cast<size_t>(rank)]->data + (address - data);
+  }
+
+ private:
+  RankBackend* ranks_ = nullptr;
+  std::vector<std::unique_ptr<Arena>> parts_;
+};
 
 absl::StatusOr<std::unique_ptr<RankBackend>> RankBackend::Create(
     const RankOptions& options) {
@@ -107,9 +133,11 @@ RankBackend::RankBackend(const RankOptions& options,
                          std::unique_ptr<cpu::ThreadTeam> team,
                          std::vector<std::unique_ptr<Backend>> ranks)
     : numerics_(options.numerics),
+      give_up_(options.give_up),
       cores_(CoresOfLeads(options)),
       team_(std::move(team)),
       ranks_(std::move(ranks)),
+      apart_(!ranks_[0]->ArenasAreHostMemory()),
       collective_(team_.get()),
       qkv_bias_(ranks_.size()),
       statuses_(ranks_.size()),
@@ -122,8 +150,11 @@ RankBackend::RankBackend(const RankOptions& options,
 
 template <typename Body>
 absl::Status RankBackend::OnRanks(const Body& body) {
-  team_->Run(
-      [&](int rank) { statuses_[static_cast<size_t>(rank)] = body(rank); });
+  team_->Run([&](int rank) {
+    absl::Status& status = statuses_[static_cast<size_t>(rank)];
+    status = body(rank);
+    if (!status.ok() && give_up_) give_up_(status);
+  });
   for (const absl::Status& status : statuses_) {
     CARAVAN_RETURN_IF_ERROR(status);
   }
@@ -132,6 +163,25 @@ absl::Status RankBackend::OnRanks(const Body& body) {
 
 std::string RankBackend::NumericsClass(WeightTypes weights) const {
   return ranks_[0]->NumericsClass(weights);
+}
+
+template <typename T>
+View<T> RankBackend::Place(int rank, const View<T>& view) const {
+  if (!apart_ || rank == 0) return view;
+  const auto* const address = reinterpret_cast<const std::byte*>(view.data);
+  const auto after = arenas_.upper_bound(address);
+  if (after == arenas_.begin()) return view;
+  const RankArena& arena = *std::prev(after)->second;
+  if (!arena.Has(address)) return view;
+  View<T> placed = view;
+  placed.data = reinterpret_cast<T*>(arena.Of(rank, address));
+  return placed;
+}
+
+template <typename T>
+View<T> RankBackend::OwnHeads(int rank, const View<T>& view) const {
+  const int64_t own = view.cols / team_->size();
+  return Place(rank, view).Columns(rank * own, own);
 }
 
 size_t RankBackend::PackedBytes(std::span<const RawMatrix> parts,
@@ -145,7 +195,7 @@ size_t RankBackend::PackedBytes(std::span<const RawMatrix> parts,
 
 size_t RankBackend::PackedBytesOf(int rank, std::span<const RawMatrix> parts,
                                   const PackSpec& spec) const {
-  const RankSlice slice = SliceOf(parts, spec, ranks(), rank);
+  const RankSlice slice = SliceOf(parts, spec, ranks(), rank, apart_);
   if (slice.parts[0].rows == 0) return 0;
   return this->rank(rank).PackedBytes(slice.parts, slice.spec);
 }
@@ -178,7 +228,8 @@ absl::Status RankBackend::ReservePacked(std::span<const MatrixShape> matrices) {
   return OnRanks([&](int rank) {
     std::vector<MatrixShape> own;
     for (const MatrixShape& matrix : matrices) {
-      RankSlice slice = SliceOf(matrix.parts, matrix.spec, ranks(), rank);
+      RankSlice slice =
+          SliceOf(matrix.parts, matrix.spec, ranks(), rank, apart_);
       if (slice.parts[0].rows == 0) continue;
       own.push_back({matrix.name, std::move(slice.parts), slice.spec});
     }
@@ -203,10 +254,14 @@ ScratchSpec RankBackend::OwnScratch(const ScratchSpec& spec) const {
   return own;
 }
 
+size_t RankBackend::PartialBytes(int64_t tokens, int64_t hidden) const {
+  if (apart_) return 0;
+  return ranks_.size() * static_cast<size_t>(tokens * hidden) * sizeof(float);
+}
+
 size_t RankBackend::ScratchBytes(const ScratchSpec& spec) const {
-  size_t bytes = Buffer::AllocatedBytes(
-      ranks_.size() * static_cast<size_t>(spec.max_tokens * spec.hidden) *
-      sizeof(float));
+  size_t bytes =
+      Buffer::AllocatedBytes(PartialBytes(spec.max_tokens, spec.hidden));
   for (const auto& rank : ranks_) bytes += rank->ScratchBytes(OwnScratch(spec));
   return bytes;
 }
@@ -225,15 +280,37 @@ size_t RankBackend::scratch_bytes() const {
 }
 
 absl::Status RankBackend::ReservePartials(int64_t tokens, int64_t hidden) {
-  const size_t bytes =
-      ranks_.size() * static_cast<size_t>(tokens * hidden) * sizeof(float);
+  const size_t bytes = PartialBytes(tokens, hidden);
   if (bytes <= partials_.size()) return absl::OkStatus();
   partials_ = Buffer();  // first return the old memory
   CARAVAN_ASSIGN_OR_RETURN(partials_, Buffer::Allocate(bytes));
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<Arena>> RankBackend::AllocateArena(
+    size_t bytes) {
+  if (!apart_) return Backend::AllocateArena(bytes);
+  return RankArena::Allocate(this, bytes);
+}
+
+size_t RankBackend::ArenaBytes(size_t bytes) const {
+  if (!apart_) return Backend::ArenaBytes(bytes);
+  return ranks_.size() * ranks_[0]->ArenaBytes(bytes);
+}
+
+absl::StatusOr<std::optional<size_t>> RankBackend::FreeBytes() const {
+  std::optional<size_t> least;
+  for (const auto& rank : ranks_) {
+    CARAVAN_ASSIGN_OR_RETURN(const std::optional<size_t> bytes,
+                             rank->FreeBytes());
+    if (!bytes) return std::optional<size_t>();
+    least = std::min(*bytes, least.value_or(*bytes));
+  }
+  return std::optional<size_t>(*least * ranks_.size());
+}
+
 absl::Status RankBackend::Keep(std::span<const float> vector) {
+  kept_.insert(vector.data());
   for (const auto& rank : ranks_) CARAVAN_RETURN_IF_ERROR(rank->Keep(vector));
   return absl::OkStatus();
 }
@@ -245,8 +322,9 @@ absl::Status RankBackend::BeginStep(const StepInputs& inputs) {
   return OnRanks([&](int rank) { return this->rank(rank).BeginStep(inputs); });
 }
 
+// Devices launch here what they have put off, and meet while they do.
 void RankBackend::EndStep() {
-  for (const auto& rank : ranks_) rank->EndStep();
+  team_->Run([this](int rank) { this->rank(rank).EndStep(); });
 }
 
 bool RankBackend::CanEmbedFromHead() const {
@@ -258,8 +336,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> RankBackend::Pack(
   CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
   CARAVAN_RETURN_IF_ERROR(
       CheckSlices("a matrix", parts, spec, numerics_.activations, ranks()));
+  if (apart_) CARAVAN_RETURN_IF_ERROR(CheckRows(parts, spec, ranks()));
   auto matrix = std::make_unique<RankMatrix>();
-  matrix->borders = BordersOf(parts, spec, ranks());
+  matrix->borders = BordersOf(parts, spec, ranks(), apart_);
   matrix->slices.resize(ranks_.size());
   matrix->cols = parts[0].cols;
   matrix->flushes = numerics_.activations == ActivationType::kBf16;
@@ -268,7 +347,7 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> RankBackend::Pack(
     matrix->flushes = matrix->flushes && part.type == WeightType::kBf16;
   }
   CARAVAN_RETURN_IF_ERROR(OnRanks([&](int rank) -> absl::Status {
-    const RankSlice slice = SliceOf(parts, spec, ranks(), rank);
+    const RankSlice slice = SliceOf(parts, spec, ranks(), rank, apart_);
     if (slice.parts[0].rows == 0) return absl::OkStatus();
     CARAVAN_ASSIGN_OR_RETURN(matrix->slices[static_cast<size_t>(rank)],
                              this->rank(rank).Pack(slice.parts, slice.spec));
@@ -310,6 +389,7 @@ absl::StatusOr<std::unique_ptr<KvStorage>> RankBackend::AllocateKv(
 
 // Token after token, from the rank that has its row.
 absl::Status RankBackend::Embed(const EmbedArgs& args) {
+  if (apart_) return EmbedApart(args);
   const RankMatrix& table = Own(args.table);
   for (size_t t = 0; t < args.ids.size(); ++t) {
     const auto above = std::upper_bound(table.borders.begin(),
@@ -324,11 +404,23 @@ absl::Status RankBackend::Embed(const EmbedArgs& args) {
   return absl::OkStatus();
 }
 
-std::span<const float> RankBackend::OwnQkvBias(
+absl::Status RankBackend::EmbedApart(const EmbedArgs& args) {
+  const RankMatrix& table = Own(args.table);
+  return OnRanks([&](int rank) {
+    return this->rank(rank).Embed({.ids = args.ids,
+                                   .table = table.slice(rank),
+                                   .x = Place(rank, args.x)});
+  });
+}
+
+absl::StatusOr<std::span<const float>> RankBackend::OwnQkvBias(
     int rank, const NormQkvRopeStoreArgs& args) {
-  std::vector<float>& own = qkv_bias_[static_cast<size_t>(rank)];
+  if (args.bias.empty()) return std::span<const float>();
+  const bool kept = kept_.contains(args.bias.data());
+  std::vector<float>& own =
+      qkv_bias_[static_cast<size_t>(rank)][kept ? args.bias.data() : nullptr];
+  if (kept && !own.empty()) return own;
   own.clear();
-  if (args.bias.empty()) return own;
   const size_t q = static_cast<size_t>(args.heads * args.head_dim);
   const size_t kv = static_cast<size_t>(args.kv_heads * args.head_dim);
   for (const auto part :
@@ -336,18 +428,20 @@ std::span<const float> RankBackend::OwnQkvBias(
     const auto share = ShareOf(part, rank, ranks());
     own.insert(own.end(), share.begin(), share.end());
   }
+  if (kept) CARAVAN_RETURN_IF_ERROR(this->rank(rank).Keep(own));
   return own;
 }
 
 absl::Status RankBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
-  return OnRanks([&](int rank) {
+  return OnRanks([&](int rank) -> absl::Status {
     NormQkvRopeStoreArgs own = args;
+    own.x = Place(rank, args.x);
     own.qkv = Own(args.qkv).slice(rank);
-    own.bias = OwnQkvBias(rank, args);
+    CARAVAN_ASSIGN_OR_RETURN(own.bias, OwnQkvBias(rank, args));
     own.heads = args.heads / ranks();
     own.kv_heads = args.kv_heads / ranks();
     own.kv = Own(args.kv).part(rank);
-    own.q = OwnHeads(args.q, rank, ranks());
+    own.q = OwnHeads(rank, args.q);
     return this->rank(rank).NormQkvRopeStore(own);
   });
 }
@@ -355,18 +449,30 @@ absl::Status RankBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
 absl::Status RankBackend::Attend(const AttendArgs& args) {
   return OnRanks([&](int rank) {
     AttendArgs own = args;
-    own.q = OwnHeads(args.q, rank, ranks());
+    own.q = OwnHeads(rank, args.q);
     own.heads = args.heads / ranks();
     own.kv_heads = args.kv_heads / ranks();
     own.kv = Own(args.kv).part(rank);
-    own.out = OwnHeads(args.out, rank, ranks());
+    own.out = OwnHeads(rank, args.out);
     return this->rank(rank).Attend(own);
+  });
+}
+
+absl::Status RankBackend::ProjectAdd(const ProjectAddArgs& args) {
+  if (!apart_) return AddPartials(args);
+  const RankMatrix& w = Own(args.w);
+  return OnRanks([&](int rank) {
+    return this->rank(rank).ProjectAdd(
+        {.a = Place(rank, args.a).Columns(w.begin(rank), w.count(rank)),
+         .w = w.slice(rank),
+         .bias = args.bias,
+         .x = Place(rank, args.x)});
   });
 }
 
 // Each rank adds the products of its columns to zeros, and the sums of those
 // are added to x.
-absl::Status RankBackend::ProjectAdd(const ProjectAddArgs& args) {
+absl::Status RankBackend::AddPartials(const ProjectAddArgs& args) {
   const RankMatrix& w = Own(args.w);
   const View<float> x = args.x;
   CARAVAN_RETURN_IF_ERROR(ReservePartials(x.rows, x.cols));
@@ -405,7 +511,8 @@ absl::Status RankBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
     own.gate_up = w.slice(rank);
     own.gate_bias = own_bias(args.gate_bias);
     own.up_bias = own_bias(args.up_bias);
-    own.out = args.out.Columns(begin, count);
+    own.x = Place(rank, args.x);
+    own.out = Place(rank, args.out).Columns(begin, count);
     return this->rank(rank).NormGateUpSilu(own);
   });
 }
@@ -415,8 +522,12 @@ absl::Status RankBackend::NormHead(const NormHeadArgs& args) {
   return OnRanks([&](int rank) {
     if (head.count(rank) == 0) return absl::OkStatus();
     NormHeadArgs own = args;
+    own.x = Place(rank, args.x);
     own.head = head.slice(rank);
-    own.logits = args.logits.Columns(head.begin(rank), head.count(rank));
+    own.logits = Place(rank, args.logits);
+    if (!apart_) {
+      own.logits = args.logits.Columns(head.begin(rank), head.count(rank));
+    }
     return this->rank(rank).NormHead(own);
   });
 }
@@ -424,7 +535,7 @@ absl::Status RankBackend::NormHead(const NormHeadArgs& args) {
 absl::Status RankBackend::Sample(const SampleArgs& args) {
   return OnRanks([&](int rank) {
     return this->rank(rank).Sample(
-        {.logits = args.logits,
+        {.logits = Place(rank, args.logits),
          .samples = ShareOf(args.samples, rank, ranks()),
          .scores = ShareOf(args.scores, rank, ranks()),
          .sampled = ShareOf(args.sampled, rank, ranks()),

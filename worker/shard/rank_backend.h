@@ -7,11 +7,19 @@
 // attention output and down projection, and rows of the output head. The sums
 // over segments are those of one rank (collective.h), so that the bits are,
 // but for the sign of a zero to which all segments of a rank underflow.
+//
+// Ranks that compute in host memory share their arenas. Those that lie apart,
+// on a device each, have one each of the same layout: x and the logits are
+// whole in all of them, and their backends end sums, look-ups and logits
+// together (CudaOptions::ranks); an embedding's rows are shared out too.
 #ifndef CARAVAN_WORKER_SHARD_RANK_BACKEND_H_
 #define CARAVAN_WORKER_SHARD_RANK_BACKEND_H_
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,9 +51,12 @@ struct RankOptions {
   NumericsOptions numerics;
   // The cores of each NUMA node.
   std::vector<Cores> nodes;
-  // A backend over host memory for `threads` threads, the caller's included.
+  // The next rank's backend, of which all are alike: over host memory for
+  // `threads` threads, the caller's included, or over a device.
   std::function<absl::StatusOr<std::unique_ptr<Backend>>(int threads, bool pin)>
       make_rank;
+  // Called by a rank on a device that has failed: ends what others wait for.
+  std::function<void(const absl::Status&)> give_up = {};
 };
 
 // Not thread-safe: one caller at a time, which is rank 0.
@@ -76,6 +87,11 @@ class RankBackend final : public Backend {
   size_t ScratchBytes(const ScratchSpec& spec) const override;
   absl::Status ReserveScratch(const ScratchSpec& spec) override;
   size_t scratch_bytes() const override;
+  absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
+  size_t ArenaBytes(size_t bytes) const override;
+  // As many on each as on the one that has least.
+  absl::StatusOr<std::optional<size_t>> FreeBytes() const override;
+  bool ArenasAreHostMemory() const override { return !apart_; }
 
   absl::Status Keep(std::span<const float> vector) override;
   absl::Status BeginStep(const StepInputs& inputs) override;
@@ -100,6 +116,8 @@ class RankBackend final : public Backend {
   absl::Status CopyBlocks(const CopyBlocksArgs& args) override;
 
  private:
+  class RankArena;
+
   RankBackend(const RankOptions& options, std::unique_ptr<cpu::ThreadTeam> team,
               std::vector<std::unique_ptr<Backend>> ranks);
 
@@ -107,23 +125,42 @@ class RankBackend final : public Backend {
   // rank.
   template <typename Body>
   absl::Status OnRanks(const Body& body);
+  // The rank's own of what lies in an arena.
+  template <typename T>
+  View<T> Place(int rank, const View<T>& view) const;
+  // Of that, the rank's columns of heads.
+  template <typename T>
+  View<T> OwnHeads(int rank, const View<T>& view) const;
+  // Of the partial sums of all ranks in host memory.
+  size_t PartialBytes(int64_t tokens, int64_t hidden) const;
   size_t PackedBytesOf(int rank, std::span<const RawMatrix> parts,
                        const PackSpec& spec) const;
   KvSpec OwnKv(const KvSpec& spec) const;
   ScratchSpec OwnScratch(const ScratchSpec& spec) const;
   absl::Status ReservePartials(int64_t tokens, int64_t hidden);
+  absl::Status EmbedApart(const EmbedArgs& args);
+  // ProjectAdd of ranks in host memory.
+  absl::Status AddPartials(const ProjectAddArgs& args);
   // The rank's heads of a bias of q, k and v.
-  std::span<const float> OwnQkvBias(int rank, const NormQkvRopeStoreArgs& args);
+  absl::StatusOr<std::span<const float>> OwnQkvBias(
+      int rank, const NormQkvRopeStoreArgs& args);
 
   const NumericsOptions numerics_;
+  const std::function<void(const absl::Status&)> give_up_;
   const std::vector<Cores> cores_;  // of each rank's lead
   const std::unique_ptr<cpu::ThreadTeam> team_;
   const std::vector<std::unique_ptr<Backend>> ranks_;
+  const bool apart_;  // a device each
   HostCollective collective_;
-  Buffer partials_;                           // (ranks, T, D)
-  std::vector<std::vector<float>> qkv_bias_;  // scratch of each rank
-  std::vector<absl::Status> statuses_;        // of each rank
-  std::vector<RankMemory> allocated_;         // the same; no scratch
+  Buffer partials_;  // (ranks, T, D)
+  // By where the first rank's arena begins.
+  std::map<const std::byte*, const RankArena*> arenas_;
+  std::set<const float*> kept_;  // vectors that stay where they are
+  // Each rank's own: its heads of biases, by where those begin, and (null) of
+  // one that may change.
+  std::vector<std::map<const float*, std::vector<float>>> qkv_bias_;
+  std::vector<absl::Status> statuses_;  // of each rank
+  std::vector<RankMemory> allocated_;   // the same; no scratch
 };
 
 }  // namespace caravan::worker

@@ -13,10 +13,13 @@ namespace caravan::worker {
 namespace {
 
 constexpr int64_t kGroupUnit = 32;  // of int8 activations
-constexpr int64_t kHeadRows = 16;   // of the output head that stay together
 
 bool SharesColumns(PackKind kind) {
   return kind == PackKind::kHeadSegments || kind == PackKind::kGroupSegments;
+}
+
+bool SharesRows(PackKind kind) {
+  return kind == PackKind::kEmbedding || kind == PackKind::kHead;
 }
 
 // Borders of segments at which ranks part.
@@ -36,6 +39,11 @@ RankBorders EvenBorders(int64_t count, int64_t unit, int ranks) {
     borders.push_back(std::min(count, rank * units / ranks * unit));
   }
   return borders;
+}
+
+RankBorders EvenRows(int64_t rows, int ranks) {
+  const auto borders = RowsOfRanks(rows, ranks);
+  return {borders.begin(), borders.begin() + ranks + 1};
 }
 
 absl::Status Refuse(std::string_view limit, int ranks) {
@@ -75,7 +83,7 @@ absl::Status CheckColumns(std::string_view name, int64_t cols, int64_t unit,
 }  // namespace
 
 RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                      int ranks) {
+                      int ranks, bool apart) {
   switch (spec.kind) {
     case PackKind::kHeadSegments:
     case PackKind::kGroupSegments:
@@ -83,10 +91,11 @@ RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
     case PackKind::kGateUp:
       return SegmentsOfRanks(parts[0].rows, spec.unit, ranks);
     case PackKind::kHead:
-      return EvenBorders(parts[0].rows, kHeadRows, ranks);
+      return EvenRows(parts[0].rows, ranks);
     case PackKind::kQkv:
       return EvenBorders(parts[0].rows, spec.unit, ranks);
     case PackKind::kEmbedding:
+      if (apart) return EvenRows(parts[0].rows, ranks);
       break;
   }
   RankBorders first_has_all(static_cast<size_t>(ranks) + 1, parts[0].rows);
@@ -95,14 +104,16 @@ RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
 }
 
 RankSlice SliceOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                  int ranks, int rank) {
-  const RankBorders borders = BordersOf(parts, spec, ranks);
+                  int ranks, int rank, bool apart) {
+  const RankBorders borders = BordersOf(parts, spec, ranks, apart);
   const int64_t begin = borders[static_cast<size_t>(rank)];
   const int64_t count = borders[static_cast<size_t>(rank) + 1] - begin;
   RankSlice slice = {{}, spec};
   if (SharesColumns(spec.kind)) {
     const int each = kSegments / ranks;
     slice.spec.owned = {rank * each, each, parts[0].cols};
+  } else if (apart && SharesRows(spec.kind)) {
+    slice.spec.owned_rows = {rank, ranks, parts[0].rows};
   }
   for (const RawMatrix& part : parts) {
     if (SharesColumns(spec.kind)) {
@@ -141,6 +152,15 @@ absl::Status CheckSlices(std::string_view name,
   if (spec.kind != PackKind::kGateUp) return absl::OkStatus();
   return CheckColumns(name, parts[0].rows, spec.unit, WeightType::kFp32,
                       ActivationType::kFp32, ranks);
+}
+
+absl::Status CheckRows(std::span<const RawMatrix> parts, const PackSpec& spec,
+                       int ranks) {
+  if (!SharesRows(spec.kind) || parts[0].rows >= kHeadRows * ranks) {
+    return absl::OkStatus();
+  }
+  return Refuse(StrCat("at most ", parts[0].rows, " rows / ", kHeadRows),
+                ranks);
 }
 
 absl::Status CheckRanks(int32_t kv_heads, std::span<const MatrixShape> matrices,

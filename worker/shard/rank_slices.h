@@ -19,9 +19,10 @@ namespace caravan::worker {
 using RankBorders = std::vector<int64_t>;
 
 // Precondition of all below: the parts pass Check(parts, spec) (ops/check.h)
-// and `ranks` passes CheckRankCount().
+// and `ranks` passes CheckRankCount(). A table's rows are all the first rank's,
+// unless ranks lie `apart`, on a device each.
 RankBorders BordersOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                      int ranks);
+                      int ranks, bool apart);
 
 // What one rank packs of a matrix; no rows where it has nothing.
 struct RankSlice {
@@ -29,9 +30,9 @@ struct RankSlice {
   PackSpec spec;
 };
 RankSlice SliceOf(std::span<const RawMatrix> parts, const PackSpec& spec,
-                  int ranks, int rank);
+                  int ranks, int rank, bool apart);
 
-// Errors of the three: kInvalidField names --ranks, the limit and the value.
+// Errors of all below: kInvalidField names --ranks, the limit and the value.
 
 // 1, 2, 4 or 8.
 absl::Status CheckRankCount(int ranks);
@@ -41,6 +42,11 @@ absl::Status CheckRankCount(int ranks);
 absl::Status CheckSlices(std::string_view name,
                          std::span<const RawMatrix> parts, const PackSpec& spec,
                          ActivationType activations, int ranks);
+
+// Whether every rank has rows of a table or an output head, which those that
+// lie apart need.
+absl::Status CheckRows(std::span<const RawMatrix> parts, const PackSpec& spec,
+                       int ranks);
 
 // Whether `ranks` can share a model out: each of its matrices and its heads.
 absl::Status CheckRanks(int32_t kv_heads, std::span<const MatrixShape> matrices,

@@ -11,6 +11,7 @@
 #include "common/strings.h"
 #include "worker/ops/check.h"
 #include "worker/ops/cuda/device_attention.h"
+#include "worker/ops/cuda/device_collective.h"
 #include "worker/ops/cuda/device_products.h"
 #include "worker/ops/cuda/device_sampler.h"
 #include "worker/ops/cuda/geometry.h"
@@ -64,6 +65,7 @@ class CudaBackend final : public Backend {
             device_.get(), fast() ? ProductsBy::kLibrary : ProductsBy::kKernels,
             wgmma_tokens, options.numerics.activations == ActivationType::kFp8),
         attention_(device_.get(), split_keys()),
+        collective_(device_.get(), options.ranks),
         qkv_(device_.get()) {}
 
   // For the fast profile, and checked shapes of the exact one.
@@ -96,7 +98,8 @@ class CudaBackend final : public Backend {
   absl::Status ReserveScratch(const ScratchSpec& spec) override;
   size_t scratch_bytes() const override {
     return products_.scratch_bytes() + qkv_.bytes() +
-           attention_.scratch_bytes() + sampler_.scratch_bytes();
+           attention_.scratch_bytes() + collective_.scratch_bytes() +
+           sampler_.scratch_bytes();
   }
   absl::StatusOr<std::unique_ptr<Arena>> AllocateArena(size_t bytes) override;
   size_t ArenaBytes(size_t bytes) const override {
@@ -168,6 +171,14 @@ class CudaBackend final : public Backend {
 
   absl::Status AddProduct(const View<const float>& in, const PackedMatrix* w,
                           std::span<const float> bias, const View<float>& x);
+  // x += the products of all ranks' segments + bias.
+  absl::Status AddRanks(const DeviceView& operand, int64_t tokens,
+                        const CudaMatrix& w, const float* bias,
+                        const DeviceView& x);
+  // Finish of what all ranks have: the first one writes it.
+  absl::Status FinishShared(const DeviceView& device, const View<float>& view) {
+    return options_.rank == 0 ? inputs_.Finish(device, view) : absl::OkStatus();
+  }
 
   const CudaOptions options_;
   const int64_t wgmma_tokens_;
@@ -179,6 +190,7 @@ class CudaBackend final : public Backend {
   // By rows and columns: up to how many tokens the library's bits are ours.
   std::map<std::pair<int64_t, int64_t>, int32_t> equal_tokens_;
   DeviceAttention attention_;
+  DeviceCollective collective_;
   Scratch qkv_;
   int64_t reserved_tokens_ = 0;  // of a step
   DeviceBuffer staging_;         // of weights; dropped before the first step
@@ -188,7 +200,8 @@ size_t CudaBackend::ScratchBytes(const ScratchSpec& spec) const {
   return products_.ScratchBytes(spec) +
          DeviceBuffer::AllocatedBytes(
              QkvBytes(spec.max_tokens, spec.qkv_rows)) +
-         DeviceAttention::ScratchBytes(spec) + SamplerBytes(spec);
+         DeviceAttention::ScratchBytes(spec) + collective_.ScratchBytes(spec) +
+         SamplerBytes(spec);
 }
 
 absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
@@ -198,6 +211,7 @@ absl::Status CudaBackend::ReserveScratch(const ScratchSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(
       qkv_.Get(QkvBytes(spec.max_tokens, spec.qkv_rows)).status());
   CARAVAN_RETURN_IF_ERROR(attention_.Reserve(spec));
+  CARAVAN_RETURN_IF_ERROR(collective_.Reserve(spec));
   if (spec.logits_rows == 0) return absl::OkStatus();
   return sampler_.Reserve(spec.logits_rows, spec.vocabulary);
 }
@@ -229,12 +243,14 @@ absl::StatusOr<std::unique_ptr<Arena>> CudaBackend::AllocateArena(
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::Pack(
     std::span<const RawMatrix> parts, const PackSpec& spec) {
   CARAVAN_RETURN_IF_ERROR(Check(parts, spec));
-  if (spec.owned != OwnedSegments()) {
-    return UnsupportedError("--ranks", "cuda packs all segments of a matrix");
-  }
   if (ChecksLibrary(parts, spec)) return PackChecked(parts, spec);
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix,
                            PackAs(parts, spec, policy()));
+  if (matrix->layout.partial && matrix->layout.fp8) {
+    return UnsupportedError(StrCat("--ranks=", options_.ranks),
+                            "a matrix of fp8 has a scale for all segments of a "
+                            "row; use one rank");
+  }
   products_.Note(*matrix, spec.kind);
   return matrix;
 }
@@ -285,13 +301,28 @@ absl::StatusOr<std::unique_ptr<KvStorage>> CudaBackend::AllocateKv(
 absl::Status CudaBackend::Embed(const EmbedArgs& args) {
   CARAVAN_ASSIGN_OR_RETURN(const int32_t* const ids, inputs_.Ids(args.ids));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView x, inputs_.Out(Slot::kX, args.x));
+  const int64_t tokens = inputs_.Padded(args.x.rows);
+  const CudaMatrix& table = Own(args.table);
+  const OwnedRows& owned = table.layout.owned_rows;
+  DeviceView found = x;
+  View<float> part;
+  if (owned.ranks > 1) {
+    CARAVAN_ASSIGN_OR_RETURN(part, collective_.Part(tokens, args.x.cols));
+    found = {part.data, part.stride};
+  }
   CARAVAN_RETURN_IF_ERROR(device_->Launch<EmbedKernel>(
-      {.x = inputs_.Padded(args.x.rows), .threads = EmbedKernel::kThreads},
+      {.x = tokens, .threads = EmbedKernel::kThreads},
       {.ids = ids,
-       .table = Own(args.table).weights(),
-       .x = x.data,
-       .stride = x.stride}));
-  return inputs_.Finish(x, args.x);
+       .table = table.weights(),
+       .x = found.data,
+       .stride = found.stride,
+       .first_row = RowsOfRanks(
+           owned.whole_rows, owned.ranks)[static_cast<size_t>(owned.rank)]}));
+  if (owned.ranks > 1) {
+    CARAVAN_RETURN_IF_ERROR(
+        collective_.PickRows(part, ids, owned.whole_rows, x));
+  }
+  return FinishShared(x, args.x);
 }
 
 absl::Status CudaBackend::NormQkvRopeStore(const NormQkvRopeStoreArgs& args) {
@@ -367,11 +398,35 @@ absl::Status CudaBackend::AddProduct(const View<const float>& in,
   Epilogue epilogue;
   epilogue.mode = EpilogueMode::kAdd;
   CARAVAN_ASSIGN_OR_RETURN(epilogue.bias, inputs_.Vector(Slot::kBias, bias));
+  if (w.layout.partial) {
+    CARAVAN_RETURN_IF_ERROR(
+        AddRanks(operand, tokens, w, epilogue.bias, target));
+    return FinishShared(target, x);
+  }
   epilogue.out = target.data;
   epilogue.stride = target.stride;
   epilogue.columns = static_cast<int32_t>(w.rows);
   CARAVAN_RETURN_IF_ERROR(products_.Multiply(operand, tokens, w, epilogue));
   return inputs_.Finish(target, x);
+}
+
+absl::Status CudaBackend::AddRanks(const DeviceView& operand, int64_t tokens,
+                                   const CudaMatrix& w, const float* bias,
+                                   const DeviceView& x) {
+  CARAVAN_ASSIGN_OR_RETURN(const View<float> part,
+                           collective_.Part(tokens, w.rows));
+  Epilogue epilogue;
+  epilogue.out = part.data;
+  epilogue.stride = part.stride;
+  epilogue.columns = static_cast<int32_t>(w.rows);
+  CARAVAN_RETURN_IF_ERROR(products_.Multiply(operand, tokens, w, epilogue));
+  // Tensor cores' sums keep what is subnormal, as those of one device do.
+  AllReduceAddArgs sum = {.partial = part,
+                          .bias = {},
+                          .flush = false,
+                          .x = View<float>(x.data, tokens, w.rows, x.stride)};
+  if (bias != nullptr) sum.bias = {bias, static_cast<size_t>(w.rows)};
+  return collective_.AllReduceAdd(options_.rank, sum);
 }
 
 absl::Status CudaBackend::NormGateUpSilu(const NormGateUpSiluArgs& args) {
@@ -412,12 +467,24 @@ absl::Status CudaBackend::NormHead(const NormHeadArgs& args) {
       products_.Norm({x, tokens, norm, args.epsilon}, rows, w));
   CARAVAN_ASSIGN_OR_RETURN(const DeviceView logits,
                            inputs_.Out(Slot::kOut, args.logits));
+  const OwnedRows& owned = w.layout.owned_rows;
+  DeviceView target = logits;
+  View<float> part;
+  if (owned.ranks > 1) {
+    CARAVAN_ASSIGN_OR_RETURN(
+        part, collective_.Part(rows, collective_.WidestPart(owned.whole_rows)));
+    target = {part.data, part.stride};
+  }
   Epilogue epilogue;
-  epilogue.out = logits.data;
-  epilogue.stride = logits.stride;
+  epilogue.out = target.data;
+  epilogue.stride = target.stride;
   epilogue.columns = static_cast<int32_t>(w.rows);
   CARAVAN_RETURN_IF_ERROR(products_.Multiply(normed, rows, w, epilogue));
-  return inputs_.Finish(logits, args.logits);
+  if (owned.ranks > 1) {
+    CARAVAN_RETURN_IF_ERROR(
+        collective_.PlaceColumns(part, owned.whole_rows, logits));
+  }
+  return FinishShared(logits, args.logits);
 }
 
 absl::Status CudaBackend::Sample(const SampleArgs& args) {
@@ -471,6 +538,18 @@ absl::Status CheckOptions(const CudaOptions& options) {
     return FieldError("--library-check", StrCat("in [0, ", kMaxGemmTokens, "]"),
                       StrCat(check));
   }
+  if (options.ranks > 1 &&
+      (options.profile == CudaProfile::kFast || check > 0)) {
+    return UnsupportedError(StrCat("--ranks=", options.ranks),
+                            "ranks on devices compute --profile=exact, without "
+                            "--library-check");
+  }
+  if (options.ranks > 1 &&
+      options.numerics.activations == ActivationType::kFp8) {
+    return UnsupportedError(StrCat("--ranks=", options.ranks),
+                            "a row's scale of --activations=fp8 is of all its "
+                            "columns; use bf16");
+  }
   return absl::OkStatus();
 }
 
@@ -512,6 +591,12 @@ absl::StatusOr<TensorCores> ParseTensorCores(std::string_view name) {
   if (name == "mma") return TensorCores::kMma;
   if (name == "wgmma") return TensorCores::kWgmma;
   return FieldError("--tensor-cores", "one of auto, mma, wgmma", name);
+}
+
+absl::StatusOr<CudaPeers> ParseCudaPeers(std::string_view name) {
+  if (name == "nccl") return CudaPeers::kNccl;
+  if (name == "host") return CudaPeers::kHost;
+  return FieldError("--peers", "one of nccl, host", name);
 }
 
 }  // namespace caravan::worker

@@ -14,9 +14,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/clock.h"
@@ -42,6 +44,15 @@ enum class TensorCores {
   kWgmma,  // for every number of tokens: a class of its own
 };
 
+// How devices that are ranks reach each other.
+enum class CudaPeers {
+  kNccl,  // opened at run time
+  kHost,  // through page-locked memory: no graphs, for comparison
+};
+
+// "nccl" or "host"; kInvalidArgument otherwise.
+absl::StatusOr<CudaPeers> ParseCudaPeers(std::string_view name);
+
 // "auto", "mma" or "wgmma"; kInvalidArgument otherwise.
 absl::StatusOr<TensorCores> ParseTensorCores(std::string_view name);
 
@@ -51,6 +62,12 @@ struct CudaOptions {
   // Fast: where measured algorithms are kept (gemm_algorithms.h); "": nowhere.
   std::string gemm_algorithms = {};
   int32_t device = 0;  // ordinal
+  // Which of how many ranks this is, in {1, 2, 4, 8}: matrices may be packed
+  // with a rank's segments and rows, and the phases that end with a sum, a look
+  // up or logits give the whole on every rank, who all call them at the same
+  // time. Views of x and of logits in host memory are written by rank 0.
+  int32_t rank = 0;
+  int32_t ranks = 1;
   // Exact: products of up to so many tokens with qkv and the head are the
   // library's for shapes whose bits are found equal to our kernels' when they
   // are packed (library_check.h), in [0, kMaxGemmTokens]; 0: none are.
@@ -73,6 +90,17 @@ struct CudaOptions {
 // the file of algorithms.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     const CudaOptions& options);
+
+// Ranks on the machine's devices 0 to options.ranks - 1.
+struct CudaRanks {
+  std::vector<std::unique_ptr<Backend>> backends;  // in order
+  // To be called when one has failed: ends what the others wait for.
+  std::function<void(const absl::Status&)> give_up;
+};
+// Errors: those of MakeCudaBackend, and kUnsupportedParameter where there are
+// fewer devices than ranks, or no NCCL for kNccl.
+absl::StatusOr<CudaRanks> MakeCudaRanks(const CudaOptions& options,
+                                        CudaPeers peers);
 
 // What the machine's device can do, with the defaults of CeilingOptions. Error:
 // kUnsupportedParameter as above.

@@ -25,6 +25,10 @@ void LaunchList::Add(const LibraryGemm& gemm) {
   AddBytes(kLibraryGemm, {}, &gemm, sizeof(gemm));
 }
 
+void LaunchList::Add(const PeerGather& gather) {
+  AddBytes(kPeerGather, {}, &gather, sizeof(gather));
+}
+
 void LaunchList::clear() {
   launches_.clear();
   args_.clear();
@@ -37,6 +41,10 @@ absl::Status LaunchList::LaunchOn(Device& device) const {
       LibraryGemm gemm;
       std::memcpy(&gemm, args, sizeof(gemm));
       CARAVAN_RETURN_IF_ERROR(device.Multiply(gemm));
+    } else if (launch.index == kPeerGather) {
+      PeerGather gather;
+      std::memcpy(&gather, args, sizeof(gather));
+      CARAVAN_RETURN_IF_ERROR(device.Gather(gather));
     } else {
       CARAVAN_RETURN_IF_ERROR(
           device.LaunchIndex(launch.index, launch.shape, args));
@@ -52,6 +60,10 @@ absl::StatusOr<GemmLibrary*> Device::gemm_library() {
 
 absl::Status Device::Multiply(const LibraryGemm&) {
   return gemm_library().status();
+}
+
+absl::Status Device::Gather(const PeerGather&) {
+  return UnsupportedError("--ranks", "this device has no peers");
 }
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept {

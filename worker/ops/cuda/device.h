@@ -37,14 +37,23 @@ void ClearPadding([[maybe_unused]] T& value) {
 #endif
 }
 
+// What every rank gives to all: `bytes` at `part`, into `all`, where those of
+// the first rank come first. Both in the device's memory.
+struct PeerGather {
+  const void* part = nullptr;
+  void* all = nullptr;
+  int64_t bytes = 0;
+};
+
 class Device;
 
-// Launches that were put off: kernels, grids and copies of their arguments, and
-// products of the library.
+// Launches that were put off: kernels, grids and copies of their arguments,
+// products of the library, and what peers gather.
 class LaunchList {
  public:
   void Add(int index, const LaunchShape& shape, const void* args);
   void Add(const LibraryGemm& gemm);
+  void Add(const PeerGather& gather);
   void clear();
   size_t size() const { return launches_.size(); }
   absl::Status LaunchOn(Device& device) const;
@@ -54,6 +63,7 @@ class LaunchList {
  private:
   // In place of a kernel's index.
   static constexpr int kLibraryGemm = -1;
+  static constexpr int kPeerGather = -2;
   struct Launch {
     int index;
     LaunchShape shape;
@@ -112,6 +122,11 @@ class Device {
   virtual absl::StatusOr<GemmLibrary*> gemm_library();
   // Starts a product of gemm_library().
   virtual absl::Status Multiply(const LibraryGemm& gemm);
+  // Gathers from the device's peers: every one of them calls it, with as many
+  // bytes. kUnsupportedParameter where there are none (by default).
+  virtual absl::Status Gather(const PeerGather& gather);
+  // Whether a graph may hold it.
+  virtual bool gathers_in_graphs() const { return false; }
   // The list's launches as one; its arguments are copied.
   virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) = 0;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <map>
 #include <string>
 #include <string_view>
@@ -16,15 +15,17 @@
 #include "worker/ops/cuda/cuda_backend.h"
 #include "worker/ops/cuda/kernels.h"
 #include "worker/ops/cuda/nvidia_gemm_library.h"
+#include "worker/ops/cuda/upload_ring.h"
 
 namespace caravan::worker {
 namespace cuda {
 namespace {
 
-// Uploads go through a ring of pinned buffers: the copy engine reads one while
-// the next is filled.
-constexpr size_t kPinnedBytes = size_t{16} << 20;
-constexpr size_t kPinnedCount = 4;
+// Uploads go through a ring of pinned buffers: the copy engine reads some while
+// others are filled. One thread copies 8 to 12 GB/s, a link takes 50.
+constexpr size_t kPinnedBytes = size_t{4} << 20;
+constexpr size_t kPinnedCount = 16;
+constexpr int kReaders = 4;
 
 // An error of the runtime as a status: what was called and what it said.
 absl::Status StatusOf(cudaError_t error, std::string_view call) {
@@ -87,6 +88,31 @@ class PinnedBuffer {
   cudaEvent_t read_ = nullptr;
 };
 
+// Buffers that send to one stream.
+class PinnedRing final : public RingBuffers {
+ public:
+  explicit PinnedRing(const Stream* stream) : stream_(*stream) {}
+  absl::Status Create() {
+    for (PinnedBuffer& buffer : buffers_) {
+      CARAVAN_RETURN_IF_ERROR(buffer.Create());
+    }
+    return absl::OkStatus();
+  }
+  std::byte* data(size_t buffer) override {
+    return static_cast<std::byte*>(buffers_[buffer].data());
+  }
+  absl::Status WaitUntilRead(size_t buffer) override {
+    return buffers_[buffer].WaitUntilRead();
+  }
+  absl::Status Send(size_t buffer, void* target, size_t bytes) override {
+    return buffers_[buffer].Upload(target, bytes, stream_);
+  }
+
+ private:
+  const Stream& stream_;
+  std::array<PinnedBuffer, kPinnedCount> buffers_;
+};
+
 class NvidiaGraph final : public DeviceGraph {
  public:
   ~NvidiaGraph() override {
@@ -107,7 +133,8 @@ class NvidiaGraph final : public DeviceGraph {
 
 class NvidiaDevice final : public Device {
  public:
-  explicit NvidiaDevice(int32_t ordinal) : ordinal_(ordinal) {}
+  NvidiaDevice(int32_t ordinal, std::shared_ptr<NvidiaPeers> peers)
+      : ordinal_(ordinal), peers_(std::move(peers)) {}
   ~NvidiaDevice() override { cudaStreamSynchronize(stream_.get()); }
 
   absl::Status Open();
@@ -127,6 +154,10 @@ class NvidiaDevice final : public Device {
                            const void* args) override;
   absl::StatusOr<GemmLibrary*> gemm_library() override;
   absl::Status Multiply(const LibraryGemm& gemm) override;
+  absl::Status Gather(const PeerGather& gather) override;
+  bool gathers_in_graphs() const override {
+    return peers_ != nullptr && peers_->in_graphs();
+  }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;
@@ -137,19 +168,20 @@ class NvidiaDevice final : public Device {
   absl::Status Sticky(absl::Status status);
   // The calling thread may be another than the one before.
   absl::Status Select();
-  absl::Status UploadPiece(std::byte* target, const std::byte* source,
-                           size_t bytes);
   absl::Status AllowSharedBytes();
 
   const int32_t ordinal_;
+  const std::shared_ptr<NvidiaPeers> peers_;
   std::string architecture_;
   bool fp8_ = false;
   int multiprocessors_ = 0;
   int64_t most_shared_bytes_ = 0;  // of a block
   Stream stream_;
   std::unique_ptr<GemmLibrary> library_;  // opened when it is asked for
-  std::array<PinnedBuffer, kPinnedCount> pinned_;
-  size_t next_pinned_ = 0;
+  PinnedRing pinned_{&stream_};
+  UploadRing ring_{
+      {.count = kPinnedCount, .bytes = kPinnedBytes, .readers = kReaders},
+      &pinned_};
   std::map<const std::byte*, size_t> memory_;  // by end
   absl::Status failure_;
 };
@@ -175,9 +207,7 @@ absl::Status NvidiaDevice::Open() {
       most_shared_bytes_,
       Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal_));
   CARAVAN_RETURN_IF_ERROR(stream_.Create());
-  for (PinnedBuffer& buffer : pinned_) {
-    CARAVAN_RETURN_IF_ERROR(buffer.Create());
-  }
+  CARAVAN_RETURN_IF_ERROR(pinned_.Create());
   return AllowSharedBytes();
 }
 
@@ -249,25 +279,10 @@ bool NvidiaDevice::Owns(const void* address) const {
   return found != memory_.end() && byte >= found->first - found->second;
 }
 
-absl::Status NvidiaDevice::UploadPiece(std::byte* target,
-                                       const std::byte* source, size_t bytes) {
-  const PinnedBuffer& buffer = pinned_[next_pinned_];
-  next_pinned_ = (next_pinned_ + 1) % kPinnedCount;
-  CARAVAN_RETURN_IF_ERROR(buffer.WaitUntilRead());
-  std::memcpy(buffer.data(), source, bytes);
-  return buffer.Upload(target, bytes, stream_);
-}
-
 absl::Status NvidiaDevice::Upload(void* target, const void* source,
                                   size_t bytes) {
   CARAVAN_RETURN_IF_ERROR(Select());
-  for (size_t done = 0; done < bytes; done += kPinnedBytes) {
-    CARAVAN_RETURN_IF_ERROR(
-        Sticky(UploadPiece(static_cast<std::byte*>(target) + done,
-                           static_cast<const std::byte*>(source) + done,
-                           std::min(kPinnedBytes, bytes - done))));
-  }
-  return absl::OkStatus();
+  return Sticky(ring_.Upload(target, source, bytes));
 }
 
 absl::Status NvidiaDevice::Download(void* target, const void* source,
@@ -313,6 +328,12 @@ absl::Status NvidiaDevice::Multiply(const LibraryGemm& gemm) {
   return Sticky(library->Run(gemm));
 }
 
+absl::Status NvidiaDevice::Gather(const PeerGather& gather) {
+  CARAVAN_RETURN_IF_ERROR(Select());
+  if (peers_ == nullptr) return Device::Gather(gather);
+  return Sticky(peers_->Gather(ordinal_, gather, stream_.get()));
+}
+
 // The stream records instead of running; it must be left recording nothing.
 absl::StatusOr<std::unique_ptr<DeviceGraph>> NvidiaDevice::Instantiate(
     const LaunchList& launches) {
@@ -346,7 +367,8 @@ absl::Status NvidiaDevice::Synchronize() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(int32_t ordinal) {
+absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(
+    int32_t ordinal, std::shared_ptr<NvidiaPeers> peers) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
@@ -358,7 +380,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(int32_t ordinal) {
                    : StrCat(" (", std::string(cudaGetErrorString(error)), ")"),
                "; use cpu"));
   }
-  auto device = std::make_unique<NvidiaDevice>(ordinal);
+  auto device = std::make_unique<NvidiaDevice>(ordinal, std::move(peers));
   CARAVAN_RETURN_IF_ERROR(device->Open());
   return device;
 }
@@ -370,6 +392,25 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
                            cuda::OpenNvidiaDevice(options.device));
   return cuda::MakeBackendOn(std::move(device), options);
+}
+
+absl::StatusOr<CudaRanks> MakeCudaRanks(const CudaOptions& options,
+                                        CudaPeers by) {
+  CARAVAN_ASSIGN_OR_RETURN(
+      const std::shared_ptr<cuda::NvidiaPeers> peers,
+      cuda::LinkNvidiaDevices(static_cast<int>(options.ranks), by));
+  CudaRanks made;
+  for (int32_t rank = 0; rank < options.ranks; ++rank) {
+    CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
+                             cuda::OpenNvidiaDevice(rank, peers));
+    CudaOptions own = options;
+    own.device = rank;
+    own.rank = rank;
+    CARAVAN_ASSIGN_OR_RETURN(made.backends.emplace_back(),
+                             cuda::MakeBackendOn(std::move(device), own));
+  }
+  made.give_up = [peers](const absl::Status& status) { peers->Break(status); };
+  return made;
 }
 
 absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t device) {

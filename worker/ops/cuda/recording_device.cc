@@ -78,6 +78,16 @@ absl::Status RecordingDevice::Multiply(const LibraryGemm& gemm) {
   return absl::OkStatus();
 }
 
+absl::Status RecordingDevice::Gather(const PeerGather& gather) {
+  CARAVAN_RETURN_IF_ERROR(failure_);
+  if (key_ && device_->gathers_in_graphs()) {
+    launches_.Add(gather);
+    return absl::OkStatus();
+  }
+  CARAVAN_RETURN_IF_ERROR(Flush());
+  return device_->Gather(gather);
+}
+
 absl::StatusOr<std::unique_ptr<DeviceGraph>> RecordingDevice::Instantiate(
     const LaunchList& launches) {
   return device_->Instantiate(launches);

@@ -54,6 +54,12 @@ class RecordingDevice final : public Device {
     return device_->gemm_library();
   }
   absl::Status Multiply(const LibraryGemm& gemm) override;
+  // Put off too where graphs may hold it; else what was put off is launched,
+  // and recording ends.
+  absl::Status Gather(const PeerGather& gather) override;
+  bool gathers_in_graphs() const override {
+    return device_->gathers_in_graphs();
+  }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;

@@ -1,6 +1,7 @@
 #include "worker/ops/cuda/step_inputs.h"
 
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "common/status/status_macros.h"
@@ -10,11 +11,20 @@
 namespace caravan::worker::cuda {
 namespace {
 
-// Elements of a view from its first to its last.
+// Of a view's elements, one row after another.
 template <typename T>
 size_t BytesOf(const View<T>& view) {
-  if (view.rows == 0) return 0;
-  return ((view.rows - 1) * view.stride + view.cols) * sizeof(T);
+  return static_cast<size_t>(view.rows * view.cols) * sizeof(T);
+}
+
+// Those, where rows lie apart.
+std::vector<float> Packed(const View<const float>& view) {
+  std::vector<float> values;
+  values.reserve(static_cast<size_t>(view.rows * view.cols));
+  for (int64_t r = 0; r < view.rows; ++r) {
+    values.insert(values.end(), view.row(r), view.row(r) + view.cols);
+  }
+  return values;
 }
 
 // Bytes of a list, rounded up so that what follows it is aligned.
@@ -60,7 +70,7 @@ absl::Status StepInputsOnDevice::Keep(std::span<const float> vector) {
       DeviceBuffer::Allocate(&device_, vector.size() * sizeof(float)));
   CARAVAN_RETURN_IF_ERROR(device_.Upload(buffer.data(), vector.data(),
                                          vector.size() * sizeof(float)));
-  kept_[vector.data()] = std::move(buffer);
+  kept_[vector.data()] = {std::move(buffer), vector.size()};
   return absl::OkStatus();
 }
 
@@ -154,31 +164,47 @@ absl::StatusOr<DeviceView> StepInputsOnDevice::In(
     return DeviceView{const_cast<float*>(view.data), view.stride};
   }
   CARAVAN_RETURN_IF_ERROR(slots_[slot].Get(RoomFor(view)).status());
-  CARAVAN_ASSIGN_OR_RETURN(void* const data,
-                           Copy(slots_[slot], view.data, BytesOf(view)));
-  return DeviceView{static_cast<float*>(data), view.stride};
+  const bool apart = view.stride != view.cols;
+  const std::vector<float> packed = apart ? Packed(view) : std::vector<float>();
+  CARAVAN_ASSIGN_OR_RETURN(
+      void* const data,
+      Copy(slots_[slot], apart ? packed.data() : view.data, BytesOf(view)));
+  return DeviceView{static_cast<float*>(data), view.cols};
 }
 
 absl::StatusOr<DeviceView> StepInputsOnDevice::Out(Slot slot,
                                                    const View<float>& view) {
   if (device_.Owns(view.data)) return DeviceView{view.data, view.stride};
-  // Rows may have gaps that are not ours: they are copied there and back.
-  if (view.stride != view.cols) return In(slot, view);
   CARAVAN_ASSIGN_OR_RETURN(void* const data, slots_[slot].Get(RoomFor(view)));
-  return DeviceView{static_cast<float*>(data), view.stride};
+  return DeviceView{static_cast<float*>(data), view.cols};
 }
 
 absl::Status StepInputsOnDevice::Finish(const DeviceView& device,
                                         const View<float>& view) {
   if (device.data == view.data || view.rows == 0) return absl::OkStatus();
-  return device_.Download(view.data, device.data, BytesOf(view));
+  if (view.stride == view.cols) {
+    return device_.Download(view.data, device.data, BytesOf(view));
+  }
+  std::vector<float> packed(static_cast<size_t>(view.rows * view.cols));
+  CARAVAN_RETURN_IF_ERROR(
+      device_.Download(packed.data(), device.data, BytesOf(view)));
+  for (int64_t r = 0; r < view.rows; ++r) {
+    std::memcpy(view.row(r), packed.data() + r * view.cols,
+                static_cast<size_t>(view.cols) * sizeof(float));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const float*> StepInputsOnDevice::Vector(
     Slot slot, std::span<const float> vector) {
   if (vector.empty()) return nullptr;
-  const auto found = kept_.find(vector.data());
-  if (found != kept_.end()) return found->second.As<const float>();
+  auto after = kept_.upper_bound(vector.data());
+  if (after != kept_.begin()) {  // maybe a part of one
+    const auto& [begin, kept] = *std::prev(after);
+    if (vector.data() + vector.size() <= begin + kept.count) {
+      return kept.buffer.As<const float>() + (vector.data() - begin);
+    }
+  }
   CARAVAN_ASSIGN_OR_RETURN(
       void* const data,
       Copy(slots_[slot], vector.data(), vector.size() * sizeof(float)));

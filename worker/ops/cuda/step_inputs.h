@@ -75,7 +75,8 @@ class StepInputsOnDevice {
     return padded_tokens_ > 0 && rows == step_tokens_ ? padded_tokens_ : rows;
   }
 
-  // Views and vectors; empty vectors are null.
+  // Views and vectors; empty vectors are null. Of views in host memory nothing
+  // but their columns is read or written.
   absl::StatusOr<DeviceView> In(Slot slot, const View<const float>& view);
   // Where to write; not copied there.
   absl::StatusOr<DeviceView> Out(Slot slot, const View<float>& view);
@@ -117,7 +118,12 @@ class StepInputsOnDevice {
                                    size_t bytes);
 
   Device& device_;
-  std::map<const float*, DeviceBuffer> kept_;
+  // A vector that was kept: its copy, and how many floats.
+  struct Kept {
+    DeviceBuffer buffer;
+    size_t count = 0;
+  };
+  std::map<const float*, Kept> kept_;
   std::vector<Scratch> slots_;
   bool active_ = false;
   int64_t step_tokens_ = 0;

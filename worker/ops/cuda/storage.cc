@@ -215,8 +215,13 @@ MatrixLayout LayoutOf(std::span<const RawMatrix> parts, const PackSpec& spec,
   layout.segments = HasSegments(spec.kind) && !layout.library
                         ? OwnSegments(spec.owned, cols, spec.unit)
                         : OneSegment(cols);
-  layout.four_bit = multiplies && SameTypes(parts) &&
-                    KeepsGroups(layout.segments) &&
+  layout.partial = spec.owned != OwnedSegments();
+  layout.owned_rows = spec.owned_rows;
+  // A rank computes as the whole matrix would be computed.
+  const SegmentTable whole =
+      layout.partial ? EightSegments(spec.owned.whole_cols, spec.unit)
+                     : layout.segments;
+  layout.four_bit = multiplies && SameTypes(parts) && KeepsGroups(whole) &&
                     FourBitFormatOf(parts[0].type, layout.format);
   layout.fp8 =
       multiplies && SameTypes(parts) && parts[0].type == WeightType::kFp8;

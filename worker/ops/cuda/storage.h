@@ -21,6 +21,8 @@ struct MatrixLayout {
   bool library = false;    // plain rows of bf16 for the device's library
   bool four_bit = false;   // codes in fragment order, of `format`
   bool fp8 = false;        // codes of e4m3 in fragment order
+  bool partial = false;    // a rank's segments: products are parts of sums
+  OwnedRows owned_rows;    // of a table or an output head
   FourBitFormat format;
   int64_t rows = 0;
   SegmentTable segments;

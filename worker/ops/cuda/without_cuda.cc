@@ -9,6 +9,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaOptions&) {
                           "this build has no CUDA backend; use cpu");
 }
 
+absl::StatusOr<CudaRanks> MakeCudaRanks(const CudaOptions& options, CudaPeers) {
+  return MakeCudaBackend(options).status();
+}
+
 absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t) {
   return UnsupportedError("--device=cuda",
                           "this build has no CUDA backend; use cpu");

@@ -460,6 +460,18 @@ void RunThread(const void* args, int thread) {
   Kernel::Run(*static_cast<const typename Kernel::Args*>(args), emulated);
 }
 
+class HostCopies final : public ExchangeCopies {
+ public:
+  absl::Status ToHost(void* target, const void* source, size_t n) override {
+    std::memcpy(target, source, n);
+    return absl::OkStatus();
+  }
+  absl::Status FromHost(void* target, const void* source, size_t n) override {
+    std::memcpy(target, source, n);
+    return absl::OkStatus();
+  }
+};
+
 struct EmulatedGraph final : DeviceGraph {
   LaunchList launches;
 };
@@ -533,6 +545,13 @@ absl::Status EmulatedDevice::Multiply(const LibraryGemm& gemm) {
   if (library_ == nullptr) return Device::Multiply(gemm);
   ++counts_.attempts;
   return library_->Run(gemm);
+}
+
+absl::Status EmulatedDevice::Gather(const PeerGather& gather) {
+  CARAVAN_RETURN_IF_ERROR(Health());
+  if (options_.exchange == nullptr) return Device::Gather(gather);
+  HostCopies copies;
+  return options_.exchange->Gather(options_.rank, gather, copies);
 }
 
 absl::StatusOr<std::unique_ptr<DeviceGraph>> EmulatedDevice::Instantiate(

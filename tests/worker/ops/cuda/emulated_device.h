@@ -17,6 +17,7 @@
 
 #include "tests/worker/ops/cuda/emulated_gemm_library.h"
 #include "worker/ops/cuda/device.h"
+#include "worker/ops/cuda/host_exchange.h"
 
 namespace caravan::worker::cuda {
 
@@ -28,6 +29,10 @@ struct EmulatedOptions {
   std::optional<EmulatedLibraryOptions> library = {};  // none: as it says
   bool wgmma = false;
   bool fp8 = true;
+  // Peers, which this device meets as `rank`; must outlive it.
+  HostExchange* exchange = nullptr;
+  int rank = 0;
+  bool gathers_in_graphs = true;
 };
 
 // Errors name kernels by their place in AllKernels: barriers that some threads
@@ -56,6 +61,8 @@ class EmulatedDevice final : public Device {
                            const void* args) override;
   absl::StatusOr<GemmLibrary*> gemm_library() override;
   absl::Status Multiply(const LibraryGemm& gemm) override;
+  absl::Status Gather(const PeerGather& gather) override;
+  bool gathers_in_graphs() const override { return options_.gathers_in_graphs; }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> Instantiate(
       const LaunchList& launches) override;
   absl::Status Replay(const DeviceGraph& graph) override;

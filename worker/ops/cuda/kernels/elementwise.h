@@ -9,7 +9,8 @@
 
 namespace caravan::worker::cuda {
 
-// x[t, :] = table[ids[t], :]. Grid: (T).
+// x[t, :] = table[ids[t] - first_row, :], where the table has that row. Grid:
+// (T).
 struct EmbedKernel {
   static constexpr int kThreads = 256;
   struct Args {
@@ -17,13 +18,16 @@ struct EmbedKernel {
     Weights table;
     float* x;
     int64_t stride;
+    int64_t first_row;
   };
   template <typename Thread>
   static CARAVAN_DEVICE void Run(const Args& args, Thread& thread) {
     const int64_t t = thread.block_x();
+    const int64_t row = args.ids[t] - args.first_row;
+    if (row < 0 || row >= args.table.rows) return;
     for (int64_t k = thread.thread(); k < args.table.segments.columns();
          k += kThreads) {
-      args.x[t * args.stride + k] = args.table.Read(args.ids[t], k);
+      args.x[t * args.stride + k] = args.table.Read(row, k);
     }
   }
 };

@@ -13,6 +13,7 @@
 #include "worker/ops/cuda/kernels/four_bit_gemm.h"
 #include "worker/ops/cuda/kernels/fp8_activations.h"
 #include "worker/ops/cuda/kernels/fp8_gemm.h"
+#include "worker/ops/cuda/kernels/gathered.h"
 #include "worker/ops/cuda/kernels/mma_attention.h"
 #include "worker/ops/cuda/kernels/mma_gemm.h"
 #include "worker/ops/cuda/kernels/norm.h"
@@ -54,7 +55,8 @@ using AllKernels = KernelList<
     MmaAttendKernel<>, MmaAttendKernel<Fp8Cache>, ReadCeilingKernel,
     MmaCeilingKernel, LogitStatsKernel, EditLogitsKernel, BeginDrawKernel,
     WeightBucketsKernel, NarrowKernel, WeightSharesKernel, PickTokenKernel,
-    RankKernel, FinishScoresKernel>;
+    RankKernel, FinishScoresKernel, AddTreeKernel, PickRowsKernel,
+    PlaceColumnsKernel>;
 
 }  // namespace caravan::worker::cuda
 
