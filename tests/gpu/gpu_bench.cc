@@ -473,7 +473,7 @@ absl::Status MeasureStep(Layer& layer, const Shape& shape, int64_t tokens,
 
 absl::Status Run(const BenchOptions& options) {
   CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> owned,
-                           cuda::OpenNvidiaDevice(0));
+                           cuda::OpenNvidiaDevice({}));
   cuda::Device* const device = owned.get();
   CARAVAN_ASSIGN_OR_RETURN(
       const std::unique_ptr<Backend> backend,

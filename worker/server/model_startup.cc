@@ -62,6 +62,7 @@ absl::StatusOr<CudaOptions> CudaOptionsOf(const WorkerOptions& options,
   cuda.numerics = numerics;
   cuda.ranks = options.ranks;
   cuda.graphs = options.cuda_graphs;
+  cuda.early_starts = options.early_starts;
   cuda.library_check_tokens = options.library_check_tokens;
   cuda.gemm_algorithms = options.gemm_algorithms;
   if (options.profile == "fast") cuda.profile = CudaProfile::kFast;
@@ -294,6 +295,12 @@ absl::StatusOr<std::unique_ptr<ServedModel>> StartModel(
     CARAVAN_RETURN_IF_ERROR(IdentifyComputation(options, *model));
     CARAVAN_RETURN_IF_ERROR(LoadAndRun(options, model_options, *model));
     CountRanks(options, *model);
+    // What a fast profile has measured while it loaded is part of its class;
+    // stages, which measure apart, are told by what they began with.
+    if (options.stage.whole()) {
+      model->numerics_class =
+          model->backend->NumericsClass(model->description.weight_types);
+    }
   }
   if (!options.stage.whole()) return model;
   const std::string weights_id = model->loaded != nullptr

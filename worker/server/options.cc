@@ -250,6 +250,8 @@ void AddEngineFlags(CLI::App& app, WorkerOptions& o) {
   app.add_option("--tensor-cores", o.tensor_cores,
                  "Instruction of products on a GPU: auto, mma, wgmma (a class "
                  "of its own)");
+  app.add_flag("--early-starts,!--no-early-starts", o.early_starts,
+               "Small kernels on CUDA start while the one before ends");
   app.add_flag("--cuda-graphs,!--no-cuda-graphs", o.cuda_graphs,
                "Replay decode steps as CUDA graphs");
   app.add_option("--kv-blocks", o.kv_blocks, "KV blocks of 16 tokens");

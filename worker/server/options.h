@@ -51,6 +51,7 @@ struct WorkerOptions {
   int32_t ranks = 1;
   std::string tensor_cores = "auto";  // auto, mma, wgmma
   std::string peers = "nccl";         // nccl, host: between ranks on devices
+  bool early_starts = true;           // --no-early-starts: grid after grid
   bool cuda_graphs = true;            // --no-cuda-graphs: launches one by one
   // --library-check TOKENS, [0, 4096], on cuda in the exact profile: products
   // of up to so many tokens are the library's for shapes whose bits it gives

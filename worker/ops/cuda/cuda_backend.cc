@@ -80,7 +80,12 @@ class CudaBackend final : public Backend {
 
   std::string NumericsClass(WeightTypes weights) const override {
     const bool wgmma = options_.tensor_cores == TensorCores::kWgmma;
-    return StrCat("cuda-", device_->architecture(), fast() ? "-fast" : "",
+    // Which algorithms multiply is decided by card, library and measurement.
+    const std::string fast_name = !fast() ? ""
+                                  : tuner_ == nullptr
+                                      ? "-fast"
+                                      : StrCat("-fast-", tuner_->Digest());
+    return StrCat("cuda-", device_->architecture(), fast_name,
                   wgmma ? "-wgmma" : "", "/w:", Name(weights),
                   "/a:", Name(options_.numerics.activations),
                   "/kv:", Name(options_.numerics.kv), "/v1");

@@ -78,6 +78,8 @@ struct CudaOptions {
   // as graphs: the same bits. Their views must have room for the tokens of
   // ReserveScratch.
   bool graphs = true;
+  // Small grids start while the one before ends (geometry.h): the same bits.
+  bool early_starts = true;
   TensorCores tensor_cores = TensorCores::kAuto;
   // Columns of the products by which wgmma is compared with mma.sync.
   int64_t check_columns = 4096;

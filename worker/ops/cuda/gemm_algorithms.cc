@@ -239,6 +239,13 @@ const GemmAlgorithms::Entry* GemmAlgorithms::Find(const GemmKey& key) const {
   return found == entries_.end() ? nullptr : &found->second;
 }
 
+// Times apart, what they have chosen together.
+std::string GemmAlgorithms::Digest() const {
+  GemmAlgorithms untimed = *this;
+  for (auto& [key, entry] : untimed.entries_) entry.seconds = 1;
+  return SumOf(untimed.Serialize());
+}
+
 std::string GemmAlgorithms::Serialize() const {
   std::string text = StrCat(kFormat, "\nlibrary ", site_.library, "\ndriver ",
                             site_.driver, "\ncard ", site_.card, "\n");

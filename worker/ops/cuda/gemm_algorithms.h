@@ -86,6 +86,10 @@ class GemmAlgorithms {
   size_t size() const { return entries_.size(); }
   const GemmSite& site() const { return site_; }
 
+  // 8 hexadecimal digits of the site and of which algorithm is whose: the same
+  // where products have the same bits.
+  std::string Digest() const;
+
   // A line for the format, three for the site, one for each product, one with
   // the CRC32C of all before it.
   std::string Serialize() const;

@@ -50,6 +50,8 @@ class GemmTuner {
   absl::Status Save();
 
   int measured() const { return measured_; }
+  // Of what Plan would choose from (GemmAlgorithms::Digest).
+  std::string Digest() const { return algorithms_.Digest(); }
 
  private:
   GemmTuner(Device* device, const Clock* clock, const TunerOptions& options,

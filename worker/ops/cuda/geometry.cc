@@ -117,6 +117,12 @@ WgmmaShape ShapeOfWgmma(int64_t row_tiles, int segments, int64_t tokens,
   return shape;
 }
 
+bool StartsEarly(const LaunchShape& shape, int major, int multiprocessors) {
+  constexpr int64_t kFewBlocks = 16;  // of a multiprocessor
+  return major >= 9 &&
+         shape.x * shape.y * shape.z <= kFewBlocks * multiprocessors;
+}
+
 AttentionTables MakeAttentionTables(std::span<const AttentionRow> rows,
                                     int32_t split_keys, int32_t tile_tokens,
                                     int32_t partial_slots) {

@@ -46,6 +46,11 @@ struct WgmmaShape {
 WgmmaShape ShapeOfWgmma(int64_t row_tiles, int segments, int64_t tokens,
                         int multiprocessors);
 
+// Whether a grid may start while the one before it ends, on devices of compute
+// capability `major`: from 9 on, and where it has few blocks for each
+// multiprocessor, since what is saved is the time between two grids.
+bool StartsEarly(const LaunchShape& shape, int major, int multiprocessors);
+
 // The tables of a step's attention.
 struct AttentionTables {
   std::vector<TokenPlace> places;  // of each token

@@ -131,9 +131,22 @@ constexpr int MinBlocks() {
   }
 }
 
+// For grids that may start while the one before is ending: every kernel waits
+// here for all that was written before it, and lets the next one start its
+// blocks only then, so that no more than two grids overlap. The compiler may
+// have LoadStream read weights ahead of this: they are not written by the
+// kernel before, nor are addresses of the cache known before a table is read.
+__device__ __forceinline__ void MeetGridBefore() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 template <typename Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, MinBlocks<Kernel>())
     Entry(const __grid_constant__ typename Kernel::Args args) {
+  MeetGridBefore();
   CudaThread thread;
   Kernel::Run(args, thread);
 }

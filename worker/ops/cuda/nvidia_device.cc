@@ -13,6 +13,7 @@
 #include "common/status/status_macros.h"
 #include "common/strings.h"
 #include "worker/ops/cuda/cuda_backend.h"
+#include "worker/ops/cuda/geometry.h"
 #include "worker/ops/cuda/kernels.h"
 #include "worker/ops/cuda/nvidia_gemm_library.h"
 #include "worker/ops/cuda/upload_ring.h"
@@ -133,8 +134,10 @@ class NvidiaGraph final : public DeviceGraph {
 
 class NvidiaDevice final : public Device {
  public:
-  NvidiaDevice(int32_t ordinal, std::shared_ptr<NvidiaPeers> peers)
-      : ordinal_(ordinal), peers_(std::move(peers)) {}
+  explicit NvidiaDevice(const NvidiaOptions& options)
+      : ordinal_(options.ordinal),
+        peers_(options.peers),
+        early_starts_(options.early_starts) {}
   ~NvidiaDevice() override { cudaStreamSynchronize(stream_.get()); }
 
   absl::Status Open();
@@ -172,6 +175,8 @@ class NvidiaDevice final : public Device {
 
   const int32_t ordinal_;
   const std::shared_ptr<NvidiaPeers> peers_;
+  const bool early_starts_;
+  int major_ = 0;  // of the compute capability
   std::string architecture_;
   bool fp8_ = false;
   int multiprocessors_ = 0;
@@ -196,11 +201,11 @@ absl::StatusOr<int> Attribute(cudaDeviceAttr attribute, int32_t ordinal) {
 absl::Status NvidiaDevice::Open() {
   CARAVAN_RETURN_IF_ERROR(Select());
   CARAVAN_ASSIGN_OR_RETURN(
-      const int major, Attribute(cudaDevAttrComputeCapabilityMajor, ordinal_));
+      major_, Attribute(cudaDevAttrComputeCapabilityMajor, ordinal_));
   CARAVAN_ASSIGN_OR_RETURN(
       const int minor, Attribute(cudaDevAttrComputeCapabilityMinor, ordinal_));
-  architecture_ = StrCat("sm", major, minor);
-  fp8_ = 10 * major + minor >= 89;
+  architecture_ = StrCat("sm", major_, minor);
+  fp8_ = 10 * major_ + minor >= 89;
   CARAVAN_ASSIGN_OR_RETURN(multiprocessors_,
                            Attribute(cudaDevAttrMultiProcessorCount, ordinal_));
   CARAVAN_ASSIGN_OR_RETURN(
@@ -304,13 +309,22 @@ absl::Status NvidiaDevice::LaunchIndex(int index, const LaunchShape& shape,
         StrCat("shared memory of kernel ", index, " must be at most ",
                most_shared_bytes_, " bytes; got ", shape.shared_bytes));
   }
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim =
+      dim3(static_cast<unsigned>(shape.x), static_cast<unsigned>(shape.y),
+           static_cast<unsigned>(shape.z));
+  launch.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  launch.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  launch.stream = stream_.get();
+  launch.attrs = &early;
+  launch.numAttrs =
+      early_starts_ && StartsEarly(shape, major_, multiprocessors_) ? 1 : 0;
   void* parameters[] = {const_cast<void*>(args)};
-  const dim3 grid(static_cast<unsigned>(shape.x),
-                  static_cast<unsigned>(shape.y),
-                  static_cast<unsigned>(shape.z));
-  const cudaError_t error = cudaLaunchKernel(
-      KernelFunction(index), grid, dim3(static_cast<unsigned>(shape.threads)),
-      parameters, static_cast<size_t>(shape.shared_bytes), stream_.get());
+  const cudaError_t error =
+      cudaLaunchKernelExC(&launch, KernelFunction(index), parameters);
   return Sticky(StatusOf(error, StrCat("launch of kernel ", index)));
 }
 
@@ -368,10 +382,10 @@ absl::Status NvidiaDevice::Synchronize() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(
-    int32_t ordinal, std::shared_ptr<NvidiaPeers> peers) {
+    const NvidiaOptions& options) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || ordinal < 0 || ordinal >= count) {
+  if (error != cudaSuccess || options.ordinal < 0 || options.ordinal >= count) {
     return UnsupportedError(
         "--device=cuda",
         StrCat("this machine has ", count, " CUDA devices",
@@ -380,7 +394,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(
                    : StrCat(" (", std::string(cudaGetErrorString(error)), ")"),
                "; use cpu"));
   }
-  auto device = std::make_unique<NvidiaDevice>(ordinal, std::move(peers));
+  auto device = std::make_unique<NvidiaDevice>(options);
   CARAVAN_RETURN_IF_ERROR(device->Open());
   return device;
 }
@@ -389,8 +403,10 @@ absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     const CudaOptions& options) {
-  CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
-                           cuda::OpenNvidiaDevice(options.device));
+  CARAVAN_ASSIGN_OR_RETURN(
+      std::unique_ptr<cuda::Device> device,
+      cuda::OpenNvidiaDevice(
+          {.ordinal = options.device, .early_starts = options.early_starts}));
   return cuda::MakeBackendOn(std::move(device), options);
 }
 
@@ -401,8 +417,11 @@ absl::StatusOr<CudaRanks> MakeCudaRanks(const CudaOptions& options,
       cuda::LinkNvidiaDevices(static_cast<int>(options.ranks), by));
   CudaRanks made;
   for (int32_t rank = 0; rank < options.ranks; ++rank) {
-    CARAVAN_ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device,
-                             cuda::OpenNvidiaDevice(rank, peers));
+    CARAVAN_ASSIGN_OR_RETURN(
+        std::unique_ptr<cuda::Device> device,
+        cuda::OpenNvidiaDevice({.ordinal = rank,
+                                .peers = peers,
+                                .early_starts = options.early_starts}));
     CudaOptions own = options;
     own.device = rank;
     own.rank = rank;
@@ -415,7 +434,7 @@ absl::StatusOr<CudaRanks> MakeCudaRanks(const CudaOptions& options,
 
 absl::StatusOr<cuda::DeviceCeilings> MeasureCudaCeilings(int32_t device) {
   CARAVAN_ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> opened,
-                           cuda::OpenNvidiaDevice(device));
+                           cuda::OpenNvidiaDevice({.ordinal = device}));
   return cuda::MeasureCeilings(opened.get(), SystemClock::Get(),
                                cuda::CeilingOptions());
 }

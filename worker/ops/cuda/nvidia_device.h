@@ -11,11 +11,17 @@
 
 namespace caravan::worker::cuda {
 
-// Opens the device of that ordinal, which is that rank of its peers, if it has
-// any. kUnsupportedParameter where there is none, or none that this build has
-// kernels for.
+struct NvidiaOptions {
+  int32_t ordinal = 0;
+  // Of which the device is the rank of its ordinal, if it has any.
+  std::shared_ptr<NvidiaPeers> peers = nullptr;
+  bool early_starts = true;  // StartsEarly (geometry.h) is asked
+};
+
+// kUnsupportedParameter where there is no such device, or none that this build
+// has kernels for.
 absl::StatusOr<std::unique_ptr<Device>> OpenNvidiaDevice(
-    int32_t ordinal, std::shared_ptr<NvidiaPeers> peers = nullptr);
+    const NvidiaOptions& options);
 
 }  // namespace caravan::worker::cuda
 

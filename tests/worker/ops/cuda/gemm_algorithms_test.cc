@@ -84,6 +84,22 @@ TEST(GemmAlgorithmsTest, AFileGivesBackWhatWasMeasured) {
   EXPECT_FALSE(Measured().Save(path + "/below/a/file").ok());
 }
 
+TEST(GemmAlgorithmsTest, TheDigestTellsAlgorithmsAndSitesApartButNotTimes) {
+  const std::string digest = Measured().Digest();
+  EXPECT_EQ(digest.size(), 8U);
+  const GemmKey key = {.rows = 6144, .columns = 4096, .tokens = 8};
+  GemmAlgorithms slower = Measured();
+  GemmAlgorithms::Entry entry = *slower.Find(key);
+  entry.seconds *= 2;
+  slower.Put(key, entry);
+  EXPECT_EQ(slower.Digest(), digest);
+  entry.algorithm.words[0] = 77;
+  slower.Put(key, entry);
+  EXPECT_NE(slower.Digest(), digest);
+  EXPECT_NE(GemmAlgorithms(Site()).Digest(),
+            GemmAlgorithms({"cublasLt 130200", "13000", "H100"}).Digest());
+}
+
 TEST(GemmAlgorithmsTest, FilesOfAnotherSiteAreRefusedByName) {
   GemmSite site = Site();
   site.driver = "13010";

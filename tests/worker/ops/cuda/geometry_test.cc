@@ -112,5 +112,15 @@ TEST(GeometryTest, AttentionOfWideHeadsFitsSharedMemory) {
   EXPECT_LE(MmaAttendKernel<>::SharedBytes(256), 99 << 10);  // of sm_86
 }
 
+TEST(GeometryTest, SmallGridsStartEarlyWhereTheArchitectureCan) {
+  const LaunchShape layer = {.x = 256, .y = 1, .z = 1, .threads = 256};
+  EXPECT_TRUE(StartsEarly(layer, 9, 132));
+  EXPECT_TRUE(StartsEarly(layer, 10, 132));
+  EXPECT_FALSE(StartsEarly(layer, 8, 132)) << "sm_80 has no such launches";
+  EXPECT_TRUE(StartsEarly({.x = 16, .y = 132}, 9, 132));
+  EXPECT_FALSE(StartsEarly({.x = 16, .y = 132, .z = 2}, 9, 132));
+  EXPECT_FALSE(StartsEarly({.x = int64_t{1} << 31, .y = 1 << 16}, 9, 132));
+}
+
 }  // namespace
 }  // namespace caravan::worker::cuda
