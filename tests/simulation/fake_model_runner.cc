@@ -151,7 +151,9 @@ StepResult FakeModelRunner::Execute(const BatchPlan& plan) {
   written_.clear();
   for (const PlanRow& row : plan.rows) Store(row);
   StepResult result{
-      .step = plan.step, .rows = {}, .compute_time = absl::Microseconds(1)};
+      .step = plan.step,
+      .rows = {},
+      .compute_time = absl::Microseconds(16 + plan.token_count())};
   for (const PlanRow& row : plan.rows) result.rows.push_back(Compute(row));
   return result;
 }

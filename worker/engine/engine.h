@@ -54,10 +54,11 @@ struct GroupRequest {
   std::string tenant_salt;
 };
 
-// How many prompt tokens of the request a newcomer waits for: few of one that
-// is over its share, since it yields.
+// How many prompt tokens of the request a newcomer waits for: next to none of
+// one that is over its share, since it yields. Not none, so that what is over
+// its share as well finds where there is least of it.
 inline int64_t WaitFor(const GroupRequest& request, int64_t tokens) {
-  constexpr int64_t kYielding = 8;
+  constexpr int64_t kYielding = 64;
   return request.over_share ? tokens / kYielding : tokens;
 }
 
@@ -120,6 +121,12 @@ struct EngineLoad {
   int32_t free_blocks = 0;    // leased + cached + free == capacity
   // As WaitFor counts.
   int64_t queued_prefill_tokens = 0;
+  // Of the above, what sequences over their share give up for others.
+  struct Yielding {
+    int32_t running_sequences = 0;
+    int32_t waiting_sequences = 0;
+    int32_t leased_blocks = 0;  // at most
+  } yielding;
 };
 
 // What happened in one step, beside events; summed by whoever keeps metrics.

@@ -255,29 +255,43 @@ void Scheduler::ExpectPrefill(Sequence& sequence) {
       1, sequence.known() - static_cast<int32_t>(cached) * kv::kBlockTokens);
 }
 
+namespace {
+
+void CountRunning(const Sequence& sequence, EngineLoad& load) {
+  ++load.running_sequences;
+  load.queued_prefill_tokens +=
+      WaitFor(sequence.group->request,
+              std::max(0, sequence.prefill_end - sequence.planned));
+  if (!sequence.rank().rank_class.over_share) return;
+  ++load.yielding.running_sequences;
+  load.yielding.leased_blocks += sequence.blocks.size();  // shared ones too
+}
+
+void CountWaiting(const Sequence& sequence, EngineLoad& load) {
+  const bool parked =
+      sequence.parked || sequence.state == SequenceState::kParking;
+  ++load.waiting_sequences;
+  load.parked_sequences += parked ? 1 : 0;
+  load.queued_prefill_tokens +=
+      WaitFor(sequence.group->request,
+              parked ? sequence.known() : sequence.expected_prefill);
+  if (sequence.rank().rank_class.over_share) ++load.yielding.waiting_sequences;
+}
+
+}  // namespace
+
 EngineLoad Scheduler::Load() const {
   EngineLoad load;
-  load.running_sequences = static_cast<int32_t>(running_.size());
-  for (const Sequence* sequence : running_) {
-    load.queued_prefill_tokens +=
-        WaitFor(sequence->group->request,
-                std::max(0, sequence->prefill_end - sequence->planned));
-  }
-  for (const Sequence* sequence : waiting_) {
-    ++load.waiting_sequences;
-    load.parked_sequences += sequence->parked ? 1 : 0;
-    load.queued_prefill_tokens += WaitFor(
-        sequence->group->request,
-        sequence->parked ? sequence->known() : sequence->expected_prefill);
-  }
+  for (const Sequence* sequence : running_) CountRunning(*sequence, load);
+  for (const Sequence* sequence : waiting_) CountWaiting(*sequence, load);
   for (const Sequence* sequence : leaving_) {
-    if (sequence->state != SequenceState::kParking) continue;
-    ++load.waiting_sequences;
-    ++load.parked_sequences;
-    load.queued_prefill_tokens +=
-        WaitFor(sequence->group->request, sequence->known());
+    if (sequence->state == SequenceState::kParking) {
+      CountWaiting(*sequence, load);
+    }
   }
   load.leased_blocks = pool_.leased_count();
+  load.yielding.leased_blocks =
+      std::min(load.yielding.leased_blocks, load.leased_blocks);
   load.cached_blocks = pool_.cached_count();
   load.free_blocks = pool_.free_count();
   return load;

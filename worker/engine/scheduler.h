@@ -28,6 +28,8 @@
 #include "worker/engine/batch_plan.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/sequence.h"
+#include "worker/engine/step_time_model.h"
+#include "worker/engine/yield_ledger.h"
 #include "worker/kv/block_pool.h"
 #include "worker/kv/prefix_index.h"
 
@@ -110,7 +112,9 @@ class Scheduler {
     int32_t prefill_left = 0;      // of max_prefill_tokens
     int32_t decodes_left = 0;      // running sequences yet to get their token
     int32_t decode_rows_left = 0;  // of the share of a micro-batch
-    std::optional<RankClass> yield_to;  // of a prompt: over-share ones after it
+    std::optional<RankClass> yield_to;  // over-share sequences after it yield:
+    bool closed = false;                // they have no rows, or
+    bool after_them = false;            // others' prompts wait for theirs
     bool starved = false;               // a running sequence waits for blocks
     // Only classes before it are admitted: somebody of it lacked blocks.
     std::optional<RankClass> admission_floor;
@@ -138,11 +142,19 @@ class Scheduler {
 
   // Plan, scheduler_plan.cc.
   void FailExpired(absl::Time now);
+  void FillPlan(Draft& draft);
   void ReserveRunning(Draft& draft);
   void AdmitWaiting(Draft& draft, std::optional<RankClass> before);
   PlannedStep Finish(Draft draft);
   void TellQueued(QueueNews& news);
-  std::optional<RankClass> PromptToYieldTo() const;
+  std::optional<RankClass> FirstInShare() const;
+  PlanWork YieldingWork() const;
+  int32_t PrefillChunk() const;
+  void DecideYielding(Draft& draft) const;
+  static bool Yields(RankClass rank_class, const Draft& draft);
+  static bool HeldBack(const Sequence& sequence, const Draft& draft);
+  void NoteYielding(const Draft& draft);
+  double TurnSeconds() const;
   int32_t DecodeRowsOfPlan() const;
   int32_t TokensFor(const Sequence& sequence, const Draft& draft) const;
   bool ReserveBlocks(Sequence& sequence, int32_t end, Draft& draft);
@@ -201,6 +213,9 @@ class Scheduler {
   std::vector<Sequence*> running_;  // by rank
   std::set<Sequence*, WaitingOrder> waiting_;
   std::vector<Sequence*> leaving_;  // kParking, or kEnded in flight
+
+  StepTimeModel step_time_;
+  YieldLedger yielding_;
 
   int64_t step_ = 0;  // the last one planned
   std::deque<LaunchedPlan> launched_;

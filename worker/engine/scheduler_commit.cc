@@ -27,6 +27,9 @@ absl::StatusOr<StepReport> Scheduler::Commit(StepResult result) {
   EraseEnded();
   report_.step = plan.step;
   report_.compute_time = result.compute_time;
+  step_time_.Observe({.prefill_tokens = plan.counters.prefill_tokens,
+                      .decode_tokens = plan.counters.decode_tokens},
+                     result.compute_time);
   StepCounters& counters = report_.counters;
   counters.rows = plan.counters.rows;
   counters.decode_tokens = plan.counters.decode_tokens;

@@ -14,8 +14,6 @@ namespace {
 
 // Counts the blocks that come back when some sequences give up theirs: those
 // that nobody else refers to.
-constexpr int64_t kYieldingPlans = 4;
-
 class ReturningBlocks {
  public:
   explicit ReturningBlocks(const BlockPool& pool) : pool_(pool) {}
@@ -41,9 +39,20 @@ PlannedStep Scheduler::Plan(absl::Time now) {
   draft.tokens_left = options_.max_step_tokens;
   draft.prefill_left = options_.max_prefill_tokens;
   draft.launched.step = step_ + 1;
+  DecideYielding(draft);
+  FillPlan(draft);
+  // Where who is first cannot run, nobody yields to it.
+  const bool stands = draft.launched.rows.empty() && launched_.empty();
+  if (stands && (draft.closed || draft.after_them)) {
+    draft.closed = draft.after_them = false;
+    FillPlan(draft);
+  }
+  return Finish(std::move(draft));
+}
+
+void Scheduler::FillPlan(Draft& draft) {
   ReserveRunning(draft);
   AdmitWaiting(draft, std::nullopt);
-  return Finish(std::move(draft));
 }
 
 void Scheduler::FailExpired(absl::Time now) {
@@ -63,11 +72,10 @@ void Scheduler::FailExpired(absl::Time now) {
 
 // Gives every running sequence its next row, as tokens and blocks allow.
 void Scheduler::ReserveRunning(Draft& draft) {
-  draft.yield_to = PromptToYieldTo();
   draft.decodes_left = static_cast<int32_t>(
-      std::ranges::count_if(running_, [](const Sequence* sequence) {
+      std::ranges::count_if(running_, [&draft](const Sequence* sequence) {
         return sequence->decoding() && sequence->planned < sequence->known() &&
-               !sequence->sampling_in_flight;
+               !sequence->sampling_in_flight && !HeldBack(*sequence, draft);
       }));
   draft.decode_rows_left = DecodeRowsOfPlan();
   draft.decodes_left =
@@ -93,21 +101,98 @@ void Scheduler::ReserveRunning(Draft& draft) {
   draft.decodes_left = 0;
 }
 
-// Who is over its share has a row in one plan of kYieldingPlans only while
-// somebody before it who is not waits for a prompt: its rows would make that
-// longer.
-std::optional<RankClass> Scheduler::PromptToYieldTo() const {
-  if ((step_ + 1) % kYieldingPlans == 0) return std::nullopt;
+// The first class with a sequence in its share; what is over it and comes
+// after yields.
+std::optional<RankClass> Scheduler::FirstInShare() const {
   std::optional<RankClass> first;
   const auto consider = [&first](const Sequence* sequence) {
     const RankClass its = sequence->rank().rank_class;
     if (!its.over_share && (!first || its.Before(*first))) first = its;
   };
-  if (!waiting_.empty()) consider(*waiting_.begin());
+  // Both are in order of classes, but for those over their share in between.
+  for (const Sequence* sequence : waiting_) {
+    consider(sequence);
+    if (first) break;
+  }
   for (const Sequence* sequence : running_) {
-    if (!sequence->decoding()) consider(sequence);
+    consider(sequence);
+    if (!sequence->rank().rank_class.over_share) break;
   }
   return first;
+}
+
+// What those over their share would have in a plan.
+PlanWork Scheduler::YieldingWork() const {
+  PlanWork work;
+  const auto wants = [](const Sequence* sequence) {
+    return sequence->rank().rank_class.over_share;
+  };
+  bool prompt = std::ranges::any_of(waiting_, wants);
+  for (const Sequence* sequence : running_) {
+    if (!wants(sequence)) continue;
+    if (sequence->decoding()) {
+      ++work.decode_tokens;
+    } else {
+      prompt = true;
+    }
+  }
+  if (prompt) work.prefill_tokens = PrefillChunk();
+  return work;
+}
+
+// Of one prompt in a step, at most.
+int32_t Scheduler::PrefillChunk() const {
+  return std::min(options_.max_prefill_chunk, options_.max_prefill_tokens);
+}
+
+// What a step takes that others' prompts wait for because of one over its
+// share.
+double Scheduler::TurnSeconds() const {
+  return step_time_.StepSeconds({.prefill_tokens = PrefillChunk()});
+}
+
+void Scheduler::DecideYielding(Draft& draft) const {
+  draft.yield_to = FirstInShare();
+  if (!draft.yield_to) return;
+  const PlanWork work = YieldingWork();
+  const double turn = TurnSeconds();
+  draft.closed =
+      !yielding_.Affords(std::min(step_time_.RowSeconds(work), turn));
+  draft.after_them = work.prefill_tokens > 0 && yielding_.Affords(turn);
+}
+
+bool Scheduler::Yields(RankClass rank_class, const Draft& draft) {
+  return rank_class.over_share && draft.yield_to &&
+         draft.yield_to->Before(rank_class);
+}
+
+// Whether the sequence has no row in this plan for the sake of shares.
+bool Scheduler::HeldBack(const Sequence& sequence, const Draft& draft) {
+  const RankClass its = sequence.rank().rank_class;
+  if (Yields(its, draft)) return draft.closed;
+  const bool running = sequence.state == SequenceState::kRunning;
+  return draft.after_them && !its.over_share &&
+         !(running && sequence.decoding());
+}
+
+// What those over their share took of others' time.
+void Scheduler::NoteYielding(const Draft& draft) {
+  if (!draft.yield_to) return yielding_.Clear();
+  PlanWork first;
+  PlanWork yielding;
+  for (const LaunchedRow& row : draft.launched.rows) {
+    const bool yields = Yields(row.sequence->rank().rank_class, draft);
+    PlanWork& work = yields ? yielding : first;
+    (row.decodes ? work.decode_tokens : work.prefill_tokens) += row.count;
+  }
+  if (draft.after_them && yielding.prefill_tokens == 0) {
+    return yielding_.Clear();  // it had its turn and no room
+  }
+  const bool alone = first.empty() || draft.after_them;
+  yielding_.Note(first.empty() ? 0 : step_time_.StepSeconds(first),
+                 alone ? step_time_.StepSeconds(yielding)
+                       : step_time_.RowSeconds(yielding),
+                 TurnSeconds());
 }
 
 // Sequences that may decode in one plan: an equal share of those that run
@@ -139,8 +224,7 @@ int32_t Scheduler::DecodeRowsOfPlan() const {
 int32_t Scheduler::TokensFor(const Sequence& sequence,
                              const Draft& draft) const {
   if (sequence.sampling_in_flight) return 0;
-  const RankClass its = sequence.rank().rank_class;
-  if (its.over_share && draft.yield_to && draft.yield_to->Before(its)) return 0;
+  if (HeldBack(sequence, draft)) return 0;
   const int32_t left = sequence.known() - sequence.planned;
   if (sequence.decoding()) {
     return draft.decode_rows_left > 0 ? std::min(left, draft.tokens_left) : 0;
@@ -199,7 +283,7 @@ void Scheduler::AdmitWaiting(Draft& draft, std::optional<RankClass> before) {
         !sequence.rank().rank_class.Before(*draft.admission_floor)) {
       return;
     }
-    if (AwaitsSibling(sequence)) {
+    if (AwaitsSibling(sequence) || HeldBack(sequence, draft)) {
       ++it;
     } else if (TryAdmit(sequence, draft)) {
       it = waiting_.erase(it);
@@ -388,6 +472,7 @@ PlannedStep Scheduler::Finish(Draft draft) {
   draft.planned.dropped = std::exchange(dropped_, {});
   TellQueued(draft.planned.news);
   if (!draft.planned.plan.empty()) {
+    NoteYielding(draft);
     draft.planned.plan.step = ++step_;
     launched_.push_back(std::move(draft.launched));
   }

@@ -53,9 +53,12 @@ void LoadMeter::MeasureSpeed(const StepReport& report) {
 
 v1::Load LoadMeter::With(const EngineLoad& counts) const {
   v1::Load load;
-  load.set_running_sequence_count(counts.running_sequences);
-  load.set_waiting_sequence_count(counts.waiting_sequences);
-  load.set_leased_block_count(counts.leased_blocks);
+  const EngineLoad::Yielding& yielding = counts.yielding;
+  load.set_running_sequence_count(counts.running_sequences -
+                                  yielding.running_sequences);
+  load.set_waiting_sequence_count(counts.waiting_sequences -
+                                  yielding.waiting_sequences);
+  load.set_leased_block_count(counts.leased_blocks - yielding.leased_blocks);
   load.set_cached_block_count(counts.cached_blocks);
   load.set_block_count(block_count_);
   load.set_queued_prefill_token_count(counts.queued_prefill_tokens);

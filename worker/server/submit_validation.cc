@@ -213,6 +213,7 @@ absl::StatusOr<GroupRequest> MakeGroupRequest(const v1::Submit& submit,
   GroupRequest group;
   group.request_id = submit.request_id();
   group.priority = submit.priority();
+  group.over_share = submit.over_share();
   group.prompt =
       std::make_shared<const std::vector<TokenId>>(std::move(prompt));
   group.sampling = sampling::FromProto(submit.sampling());

@@ -88,22 +88,65 @@ TEST_F(EngineShareTest, APromptInItsSharePassesOneThatIsOver) {
   EXPECT_EQ(Tokens(2), Alone(other));
 }
 
-TEST_F(EngineShareTest, WhoIsOverItsShareDecodesSeldomBesideAnothersPrompt) {
+// The fake runner's steps take a part for each token.
+TEST_F(EngineShareTest, WhoIsOverItsShareAddsLittleToAnothersSteps) {
   options_.max_prefill_tokens = 8;
   Start();
   const GroupRequest flood = Flood(1, 8, 100);
   ASSERT_OK(engine_->Submit(flood));
   for (int i = 0; i < 3; ++i) Step();
   const size_t before = Tokens(1).size();
-  const GroupRequest other = Request(2, Prompt(96, 5), 4);
+  const GroupRequest other = Request(2, Prompt(96, 5), 60);
   ASSERT_OK(engine_->Submit(other));
-  for (int i = 0; i < 12; ++i) Step();
-  EXPECT_EQ(Tokens(2).size(), 1u);
-  // It does not stand still either.
-  EXPECT_EQ(Tokens(1).size(), before + 3);
+  for (int i = 0; i < 12 + 48; ++i) Step();
+  EXPECT_GE(Tokens(2).size(), 48u);
+  // A token adds less than a tenth of such a step: it is not held back.
+  EXPECT_GT(Tokens(1).size(), before + 40);
   StepUntilIdle();
   EXPECT_EQ(Tokens(1), Alone(flood));
   EXPECT_EQ(Tokens(2), Alone(other));
+}
+
+TEST_F(EngineShareTest,
+       APromptOverItsShareIsComputedInPartsBesideAnothersToken) {
+  options_.max_prefill_tokens = 32;
+  Start();
+  const GroupRequest other = Request(2, Prompt(8, 5), 200);
+  ASSERT_OK(engine_->Submit(other));
+  for (int i = 0; i < 4; ++i) Step();
+  const GroupRequest flood = Flood(1, 96, 4);  // three chunks
+  ASSERT_OK(engine_->Submit(flood));
+  const size_t before = Tokens(2).size();
+  int steps = 0;
+  while (Tokens(1).empty() && steps < 150) {
+    Step();
+    ++steps;
+  }
+  // A chunk takes about two of the other's steps, so it is had every fortieth.
+  EXPECT_GT(steps, 90);
+  EXPECT_LT(steps, 150);
+  EXPECT_EQ(Tokens(2).size(), before + static_cast<size_t>(steps));
+  StepUntilIdle();
+  EXPECT_EQ(Tokens(1), Alone(flood));
+  EXPECT_EQ(Tokens(2), Alone(other));
+}
+
+// Others' prompts take all the prefill there is, for ever.
+TEST_F(EngineShareTest, APromptOverItsShareDoesNotStarveBesideOthersPrompts) {
+  options_.max_prefill_tokens = 8;
+  Start();
+  ASSERT_OK(engine_->Submit(Request(2, Prompt(8, 5), 1)));
+  const GroupRequest flood = Flood(1, 24, 4);
+  ASSERT_OK(engine_->Submit(flood));
+  GroupId next = 3;
+  for (int i = 0; i < 200 && Tokens(1).size() < 4; ++i) {
+    if (i % 2 == 0) {
+      const auto id = static_cast<int>(next);
+      ASSERT_OK(engine_->Submit(Request(next++, Prompt(16, id), 1)));
+    }
+    Step();
+  }
+  EXPECT_EQ(Tokens(1), Alone(flood));
 }
 
 TEST_F(EngineShareTest, WhereAllAreOverTheirShareNobodyYields) {
@@ -131,9 +174,9 @@ TEST_F(EngineShareTest, APriorityComesBeforeAShare) {
 TEST_F(EngineShareTest, LoadsTellAPartOfWhatYields) {
   Start();
   ASSERT_OK(engine_->Submit(Flood(1, 80, 4)));
-  EXPECT_EQ(engine_->load().queued_prefill_tokens, 10);
+  EXPECT_EQ(engine_->load().queued_prefill_tokens, 1);
   ASSERT_OK(engine_->Submit(Request(2, Prompt(80, 5), 4)));
-  EXPECT_EQ(engine_->load().queued_prefill_tokens, 90);
+  EXPECT_EQ(engine_->load().queued_prefill_tokens, 81);
 }
 
 }  // namespace

@@ -13,12 +13,14 @@ StepReport Step(int32_t decode, int32_t prefill, absl::Duration time) {
   return report;
 }
 
-TEST(LoadMeterTest, TellsTheEnginesCounts) {
+TEST(LoadMeterTest, TellsTheEnginesCountsWithoutWhatYields) {
   StepReport report;
   LoadMeter meter(/*block_count=*/100, [&report] { return report.load; });
-  report.load.running_sequences = 3;
-  report.load.waiting_sequences = 2;
-  report.load.leased_blocks = 40;
+  report.load.running_sequences = 8;
+  report.load.waiting_sequences = 6;
+  report.load.leased_blocks = 50;
+  report.load.yielding = {
+      .running_sequences = 5, .waiting_sequences = 4, .leased_blocks = 10};
   report.load.cached_blocks = 10;
   report.load.queued_prefill_tokens = 77;
   const v1::Load load = meter.Update(report);
