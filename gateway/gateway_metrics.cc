@@ -24,6 +24,7 @@ GatewayMetrics::GatewayMetrics(MetricsRegistry* registry)
     : in_flight(registry->MakeGauge(metrics::kGatewayInFlight, {})),
       queued(registry->MakeGauge(metrics::kGatewayQueued, {})),
       queue_seconds(registry->MakeHistogram(metrics::kGatewayQueueSeconds, {})),
+      over_share(registry->MakeCounter(metrics::kGatewayOverShare, {})),
       first_token_seconds(
           registry->MakeHistogram(metrics::kGatewayFirstTokenSeconds, {})),
       inter_token_seconds(

@@ -26,6 +26,7 @@ class GatewayMetrics {
   Gauge* const in_flight;
   Gauge* const queued;
   Histogram* const queue_seconds;
+  Counter* const over_share;  // requests
   Histogram* const first_token_seconds;
   Histogram* const inter_token_seconds;
   Histogram* const request_seconds;

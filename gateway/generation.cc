@@ -67,6 +67,7 @@ absl::Status Generation::ApplyAll(InboxContents contents) {
     CARAVAN_ASSIGN_OR_RETURN(const int32_t tokens,
                              group->Apply(std::move(events)));
     if (tokens > 0) CountTokens(tokens);
+    if (group->queued) run_.ticket.OnWaitAtWorker();
     group->EndFinished();
   }
   return absl::OkStatus();
@@ -96,8 +97,7 @@ StreamEvents Generation::TakeEvents() {
   FilterToolCalls(events);
   if (!started_sent_ && !events.prompts.empty()) {
     started_sent_ = true;
-    run_.ticket
-        .Release();  // its first answer is there: it is no longer starting
+    run_.ticket.OnFirstToken();
     const v1::ModelIdentity identity =
         run_.first_identity.value_or(run_.models.front()->identity());
     events.started = Started{run_.request.request_id,
@@ -114,6 +114,7 @@ StreamEvents Generation::TakeEvents() {
 void Generation::CountTokens(int32_t count) {
   const absl::Time now = run_.context.clock->Now();
   run_.context.metrics->generated_tokens->Increment(count);
+  generated_tokens_ += count;
   if (!last_token_) {
     run_.context.metrics->first_token_seconds->Observe(
         absl::ToDoubleSeconds(now - run_.arrival));
@@ -124,10 +125,20 @@ void Generation::CountTokens(int32_t count) {
   last_token_ = now;
 }
 
+// Its tenant is charged for what was computed, not for what was expected.
+void Generation::SettleAdmission() {
+  auto tokens = static_cast<double>(generated_tokens_);
+  for (const PromptGroup& group : run_.groups) {
+    tokens += static_cast<double>(group.ids().size());
+  }
+  run_.ticket.Settle(tokens);
+  run_.ticket.Release();
+}
+
 void Generation::End(const absl::Status& status) {
   if (std::exchange(ended_, true)) return;
   for (PromptGroup& group : run_.groups) group.Detach();
-  run_.ticket.Release();
+  SettleAdmission();
   GatewayMetrics& metrics = *run_.context.metrics;
   metrics.in_flight->Add(-1);
   metrics.CountRequest(run_.request.endpoint,

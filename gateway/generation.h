@@ -39,6 +39,7 @@ class Generation final : public TokenStream {
 
   // Measures.
   void CountTokens(int32_t count);
+  void SettleAdmission();
   void End(const absl::Status& status);
 
   RunningRequest run_;
@@ -47,6 +48,7 @@ class Generation final : public TokenStream {
   bool started_ = false;
   bool started_sent_ = false;
   bool ended_ = false;
+  int64_t generated_tokens_ = 0;
   std::optional<absl::Time> last_token_;
 };
 

@@ -260,6 +260,7 @@ absl::Status GroupPlacer::SubmitTo(PromptGroup& group,
     return MakeError(Reason::kWorkerLost, StrCat("session with worker ",
                                                  target.address(), " is over"));
   }
+  run_.ticket.OnPlaced(target.worker_id());
   group.Attach(std::move(session), handle, target);
   return absl::OkStatus();
 }
@@ -273,6 +274,7 @@ v1::Submit GroupPlacer::MakeSubmit(const PromptGroup& group,
   submit.set_idempotency_key(run_.request.idempotency_key);
   submit.set_tenant(run_.request.tenant);
   submit.set_priority(run_.request.priority);
+  submit.set_over_share(run_.ticket.over_share());
   submit.set_traceparent(run_.request.traceparent);
   submit.set_epoch(target.epoch());
   *submit.mutable_sampling() = sampling::ToProto(run_.sampling);

@@ -17,8 +17,10 @@ namespace {
 
 namespace asio = boost::asio;
 
-// The work of a request whose output is not bounded by its client.
-constexpr double kUnboundedCost = 256;
+// Tokens that an output is expected to have at most, until it has ended.
+constexpr double kExpectedOutput = 256;
+// Of text, about.
+constexpr double kBytesPerToken = 4;
 
 uint64_t DrawSeed() {
   thread_local std::random_device device;
@@ -36,10 +38,23 @@ ModelFacts FactsOf(const v1::ModelInfo& model) {
   return facts;
 }
 
+double PromptCost(const PromptInput& prompt) {
+  const auto* const ids = std::get_if<std::vector<TokenId>>(&prompt);
+  return ids != nullptr
+             ? static_cast<double>(ids->size())
+             : static_cast<double>(TextBytes(prompt)) / kBytesPerToken;
+}
+
+// Tokens of prompts and outputs, as far as they can be known before prompts
+// are encoded and outputs computed; settled when the request ends.
 double CostOf(const GenerationRequest& request) {
-  const double output =
-      request.stop.max_tokens ? *request.stop.max_tokens + 1 : kUnboundedCost;
-  return output * request.n * static_cast<double>(request.prompts.size());
+  const double output = std::min<double>(
+      request.stop.max_tokens.value_or(kExpectedOutput), kExpectedOutput);
+  double cost = 1;
+  for (const PromptInput& prompt : request.prompts) {
+    cost += PromptCost(prompt) + output * request.n;
+  }
+  return cost;
 }
 
 }  // namespace
@@ -99,6 +114,7 @@ asio::awaitable<absl::Status> RequestStart::Admit() {
   admission.weight = run_.request.tenant_weight;
   admission.priority = run_.request.priority;
   admission.cost = CostOf(run_.request);
+  admission.deadline = run_.request.deadline;
   const absl::Time begin = run_.context.clock->Now();
   absl::StatusOr<AdmissionTicket> ticket =
       run_.context.admission->Enter(admission, run_.inbox);
@@ -112,6 +128,7 @@ asio::awaitable<absl::Status> RequestStart::Admit() {
   run_.context.metrics->queued->Add(-1);
   run_.context.metrics->queue_seconds->Observe(
       absl::ToDoubleSeconds(run_.context.clock->Now() - begin));
+  if (run_.ticket.over_share()) run_.context.metrics->over_share->Increment();
   co_return run_.inbox->cancelled();
 }
 

@@ -31,25 +31,6 @@ absl::Status CheckInRange(std::string_view field, int64_t value, int64_t least,
                     StrCat(value));
 }
 
-// Bytes that become tokens of the prompt, at least.
-int64_t TextBytes(const PromptInput& prompt) {
-  if (const auto* text = std::get_if<std::string>(&prompt)) {
-    return static_cast<int64_t>(text->size());
-  }
-  if (const auto* infill = std::get_if<Infill>(&prompt)) {
-    return static_cast<int64_t>(infill->prefix.size() + infill->suffix.size());
-  }
-  int64_t bytes = 0;
-  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
-    for (const Message& message : chat->messages) {
-      for (const std::string& text : message.content) {
-        bytes += static_cast<int64_t>(text.size());
-      }
-    }
-  }
-  return bytes;
-}
-
 int32_t LongestToken(const text::Vocabulary& vocabulary) {
   size_t longest = 1;
   for (const text::TokenEntry& token : vocabulary.tokens) {
@@ -78,6 +59,24 @@ absl::Status CheckResumed(const GenerationRequest& request,
 }
 
 }  // namespace
+
+int64_t TextBytes(const PromptInput& prompt) {
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    return static_cast<int64_t>(text->size());
+  }
+  if (const auto* infill = std::get_if<Infill>(&prompt)) {
+    return static_cast<int64_t>(infill->prefix.size() + infill->suffix.size());
+  }
+  int64_t bytes = 0;
+  if (const auto* chat = std::get_if<Conversation>(&prompt)) {
+    for (const Message& message : chat->messages) {
+      for (const std::string& text : message.content) {
+        bytes += static_cast<int64_t>(text.size());
+      }
+    }
+  }
+  return bytes;
+}
 
 sampling::SamplingParams ResolveSampling(
     const SamplingOverrides& overrides,

@@ -42,6 +42,9 @@ absl::StatusOr<sampling::StopCriteria> ResolveStop(
 absl::Status CheckRequest(const GenerationRequest& request,
                           const ModelFacts& model);
 
+// Bytes that become tokens of the prompt, at least; 0 for ids.
+int64_t TextBytes(const PromptInput& prompt);
+
 // Refuses a text that cannot fit the context, however it is encoded, before
 // anybody encodes it. Error: kPromptTooLong.
 absl::Status CheckPromptText(std::string_view field, const PromptInput& prompt,

@@ -232,6 +232,9 @@ inline const MetricFamily kGatewayQueued = {
 inline const MetricFamily kGatewayQueueSeconds = {
     "caravan_gateway_queue_seconds", "Time in the admission queue.",
     kWaitSeconds};
+inline const MetricFamily kGatewayOverShare = {
+    "caravan_gateway_over_share_requests_total",
+    "Requests that began while their key was over its share."};
 inline const MetricFamily kGatewayFirstTokenSeconds = {
     "caravan_gateway_first_token_seconds",
     "Time from a request's arrival to its first token.", kWaitSeconds};

@@ -9,6 +9,26 @@ AdmissionTicket& AdmissionTicket::operator=(AdmissionTicket&& other) noexcept {
   return *this;
 }
 
+void AdmissionTicket::OnPlaced(const std::string& worker) {
+  if (queue_ != nullptr) queue_->OnPlaced(worker);
+}
+
+void AdmissionTicket::OnWaitAtWorker() {
+  if (queue_ != nullptr) queue_->OnWaitAtWorker(id_);
+}
+
+void AdmissionTicket::OnFirstToken() {
+  if (queue_ != nullptr) queue_->OnFirstToken(id_);
+}
+
+void AdmissionTicket::Settle(double cost) {
+  if (queue_ != nullptr) queue_->Settle(id_, cost);
+}
+
+bool AdmissionTicket::over_share() const {
+  return queue_ != nullptr && queue_->over_share(id_);
+}
+
 void AdmissionTicket::Release() {
   if (queue_ != nullptr) std::exchange(queue_, nullptr)->Release(id_);
 }
@@ -26,6 +46,33 @@ absl::StatusOr<AdmissionTicket> AdmissionQueue::Enter(
 int32_t AdmissionQueue::queued_count() const {
   absl::MutexLock lock(&mutex_);
   return limiter_.queued_count();
+}
+
+void AdmissionQueue::OnPlaced(const std::string& worker) {
+  absl::MutexLock lock(&mutex_);
+  limiter_.OnPlaced(worker, clock_.Now());
+  Start();  // the window may be wider
+}
+
+void AdmissionQueue::OnWaitAtWorker(TicketId id) {
+  absl::MutexLock lock(&mutex_);
+  limiter_.OnWaitAtWorker(id);
+}
+
+void AdmissionQueue::OnFirstToken(TicketId id) {
+  absl::MutexLock lock(&mutex_);
+  limiter_.OnFirstToken(id, clock_.Now());
+  Start();
+}
+
+void AdmissionQueue::Settle(TicketId id, double cost) {
+  absl::MutexLock lock(&mutex_);
+  limiter_.Settle(id, cost, clock_.Now());
+}
+
+bool AdmissionQueue::over_share(TicketId id) const {
+  absl::MutexLock lock(&mutex_);
+  return limiter_.over_share(id);
 }
 
 void AdmissionQueue::Release(TicketId id) {

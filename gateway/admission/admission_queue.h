@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -18,8 +19,9 @@ namespace caravan::gateway {
 
 class AdmissionQueue;
 
-// A place in the queue or among the starting requests. Given back on
-// destruction, or before by Release. Move-only.
+// A request's place in the books of admission, from the queue to its end.
+// Given back on destruction, or before by Release. Move-only. What an empty
+// one is told is lost.
 class AdmissionTicket {
  public:
   AdmissionTicket() = default;
@@ -28,7 +30,15 @@ class AdmissionTicket {
   AdmissionTicket& operator=(AdmissionTicket&& other) noexcept;
   ~AdmissionTicket() { Release(); }
 
+  // As Limiter says.
+  void OnPlaced(const std::string& worker);
+  void OnWaitAtWorker();
+  void OnFirstToken();
+  void Settle(double cost);
   void Release();
+
+  // Once it was admitted.
+  bool over_share() const;
 
  private:
   friend class AdmissionQueue;
@@ -55,7 +65,12 @@ class AdmissionQueue {
 
  private:
   friend class AdmissionTicket;
+  void OnPlaced(const std::string& worker);
+  void OnWaitAtWorker(TicketId id);
+  void OnFirstToken(TicketId id);
+  void Settle(TicketId id, double cost);
   void Release(TicketId id);
+  bool over_share(TicketId id) const;
   void Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Clock& clock_;

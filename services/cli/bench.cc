@@ -27,6 +27,7 @@ struct BenchOptions {
   int32_t concurrency = 8;
   int channels = 1;
   bool json = false;
+  bool each = false;
   bool engine_alone = false;
   EngineBenchFlags engine;
 };
@@ -52,9 +53,12 @@ absl::StatusOr<std::unique_ptr<LoadClient>> MakeClient(
   return MakeHttpLoadClient(target, options.load);
 }
 
-void Print(const BenchOptions& options, const LoadReport& report) {
+void Print(const BenchOptions& options, const LoadReport& report,
+           const LoadResult& result) {
   if (options.json) {
-    std::cout << ToJson(report) << "\n";
+    std::cout << (options.each ? ToJson(report, result.outcomes)
+                               : ToJson(report))
+              << "\n";
     return;
   }
   if (options.plan.rate > 0) {
@@ -75,7 +79,7 @@ absl::Status RunServingBench(BenchOptions options) {
   const LoadResult result =
       RunLoad(options.plan, options.concurrency, *client, SystemClock::Get());
   const LoadReport report = MakeLoadReport(result);
-  Print(options, report);
+  Print(options, report, result);
   if (report.failed == 0) return absl::OkStatus();
   for (const LoadOutcome& outcome : result.outcomes) {
     if (!outcome.status.ok()) {
@@ -148,7 +152,8 @@ Command AddBench(CLI::App& root) {
   AddPlanFlags(*app, *options);
   app->add_option("--channels", options->channels, "gRPC connections")
       ->check(CLI::Range(1, 1024));
-  app->add_flag("--json", options->json, "Print JSON");
+  auto* json = app->add_flag("--json", options->json, "Print JSON");
+  app->add_flag("--each", options->each, "And of each request")->needs(json);
   app->add_flag("--engine", options->engine_alone,
                 "The engine alone, in this process, beside the ceilings");
   AddEngineBenchFlags(*app, options->engine);

@@ -23,6 +23,17 @@ nlohmann::json JsonOf(const Percentiles& p) {
           {"mean", p.mean_ms}};
 }
 
+nlohmann::json JsonOf(const LoadOutcome& outcome) {
+  nlohmann::json json = {{"output_tokens", outcome.output_tokens},
+                         {"end_to_end_ms", Milliseconds(outcome.total)}};
+  if (outcome.output_tokens > 0) {
+    json["first_token_ms"] = Milliseconds(outcome.first_token);
+  }
+  if (!outcome.status.ok())
+    json["failed"] = ReasonName(ReasonOf(outcome.status));
+  return json;
+}
+
 void AppendLine(std::ostringstream& text, const char* name,
                 const Percentiles& p) {
   text << std::left << std::setw(22) << name << std::right;
@@ -99,8 +110,9 @@ std::string ToText(const LoadReport& report) {
   return text.str();
 }
 
-std::string ToJson(const LoadReport& report) {
-  const nlohmann::json json = {
+std::string ToJson(const LoadReport& report,
+                   std::span<const LoadOutcome> requests) {
+  nlohmann::json json = {
       {"succeeded", report.succeeded},
       {"failed", report.failed},
       {"failures", report.failures},
@@ -112,6 +124,9 @@ std::string ToJson(const LoadReport& report) {
       {"first_token_ms", JsonOf(report.first_token)},
       {"inter_token_ms", JsonOf(report.inter_token)},
       {"end_to_end_ms", JsonOf(report.total)}};
+  for (const LoadOutcome& outcome : requests) {
+    json["requests"].push_back(JsonOf(outcome));
+  }
   return DumpJson(json, 2);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,9 @@ struct LoadReport {
 LoadReport MakeLoadReport(const LoadResult& result);
 
 std::string ToText(const LoadReport& report);
-std::string ToJson(const LoadReport& report);
+// With each of `requests`, in their order.
+std::string ToJson(const LoadReport& report,
+                   std::span<const LoadOutcome> requests = {});
 
 }  // namespace caravan::cli
 

@@ -13,6 +13,7 @@
 #include "common/strings.h"
 #include "services/router/policy_factory.h"
 #include "tests/simulation/fleet_trace.h"
+#include "tests/simulation/key_traffic.h"
 #include "tests/simulation/simulated_fleet.h"
 
 namespace caravan::simulation {
@@ -193,65 +194,31 @@ TEST(FleetSimulationTest, AWorkerThatMissedTwoHeartbeatsGetsNoPlacement) {
 
 // --- Fairness ------------------------------------------------------------
 
-// Ten keys with the same load; then the first sends ten times as much.
-std::vector<TraceRequest> KeysTrace(int heavy_share) {
-  std::vector<TraceRequest> trace = MakeTrace(FixedTraces()[0], 1000);
-  std::vector<TraceRequest> keys;
-  TraceRandom random(5);
-  for (const TraceRequest& request : trace) {
-    keys.push_back(request);
-    keys.back().tenant = static_cast<int32_t>(random.Below(10));
-    const int more = keys.back().tenant == 0 ? heavy_share - 1 : 0;
-    for (int i = 0; i < more; ++i) {
-      keys.push_back(keys.back());
-      // Between this request and about the next of the key.
-      keys.back().arrival = request.arrival + 10 * random.Uniform();
-    }
-  }
-  std::stable_sort(keys.begin(), keys.end(),
-                   [](const TraceRequest& a, const TraceRequest& b) {
-                     return a.arrival < b.arrival;
-                   });
-  return keys;
-}
+class FairnessTest : public ::testing::TestWithParam<double> {};
 
-FleetResult RunKeys(int heavy_share, double requests_per_second) {
-  const std::vector<TraceRequest> trace = KeysTrace(heavy_share);
-  FleetOptions options = Options(trace, 1);
-  options.workers = 8;
-  options.gateways = 1;
-  options.requests_per_second = requests_per_second;
-  // What waits, waits where keys are told apart.
-  options.limiter.max_starting = options.workers;
-  options.engine.max_running = 8;
-  FleetResult result = SimulatedFleet(options, trace).Run();
-  ExpectAllEndedOnce(result, trace);
-  return result;
-}
-
-// Of a fleet that is half used only: at loads of 0.6 to 0.9, and with 32 rows a
-// worker, the others' p99 rises by 33 to 47 %, since what waits is put in order
-// and what a full worker computes slows everybody.
-TEST(FleetSimulationTest, AKeyWithTenTimesTheLoadDoesNotSlowAHalfUsedFleet) {
-  const auto others = [](const Outcome& outcome) {
-    return outcome.tenant != 0;
-  };
+// The parameter is the load of ten keys alike, as a share of what the fleet
+// can take; the flood of the first comes on top.
+TEST_P(FairnessTest, AKeyWithTenTimesTheLoadSlowsTheOthersByLessThanAFifth) {
   FleetOptions options;
   options.workers = 8;
-  // With all ten keys alike the fleet is half used; what the first sends then
-  // is more than there is room for.
-  const double rate = 0.5 * IdealCapacity(options, KeysTrace(1));
-  const TtftFigures alike = FiguresOf(RunKeys(1, rate).outcomes, others);
-  const FleetResult flooded = RunKeys(10, rate);
-  const TtftFigures beside = FiguresOf(flooded.outcomes, others);
-  const TtftFigures heavy = FiguresOf(
-      flooded.outcomes, [](const Outcome& o) { return o.tenant == 0; });
-  std::cout << "p99 of nine keys " << alike.p99 << " s, beside a key with ten "
-            << "times the load " << beside.p99 << " s; its own " << heavy.p99
-            << " s\n";
-  EXPECT_LT(beside.p99, 1.2 * alike.p99);
-  EXPECT_GT(heavy.p99, 1.2 * beside.p99);
+  options.gateways = 1;
+  options.engine.max_prefill_tokens = 128;  // as workers have it
+  options.policy = Policy("cost");
+  const FairnessFigures figures = RunKeys(options, 600, GetParam(), /*seed=*/5);
+  std::cout << "p99 of nine keys, first token " << figures.alike.first_token.p99
+            << " s, end " << figures.alike.end.p99 << " s; beside a key with "
+            << "ten times the load " << figures.flooded.first_token.p99
+            << " s and " << figures.flooded.end.p99 << " s; its own end "
+            << figures.flood.end.p99 << " s, its share of the service "
+            << figures.flood_share << "\n";
+  EXPECT_LT(figures.first_token_ratio(), 1.2);
+  EXPECT_LT(figures.end_ratio(), 1.2);
+  EXPECT_EQ(figures.wrongly_over, 0);
+  // It does not starve.
+  EXPECT_GT(figures.flood_share, 0.04);
 }
+
+INSTANTIATE_TEST_SUITE_P(Loads, FairnessTest, ::testing::Values(0.5, 0.8));
 
 }  // namespace
 }  // namespace caravan::simulation

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 #include <utility>
 
 #include "common/kv/block_hash.h"
@@ -16,6 +17,7 @@ constexpr absl::Duration kRouterTick = absl::Milliseconds(250);
 constexpr absl::Duration kPlaceAgain = absl::Milliseconds(100);
 // A gateway gives a silent session up after four heartbeats and a half.
 constexpr double kDeadAfterBeats = 4.5;
+constexpr double kExpectedOutput = 64;
 constexpr std::string_view kClass = "simulated/v1";
 constexpr std::string_view kModel = "model";
 
@@ -125,7 +127,8 @@ void SimulatedFleet::StartWorker(int index) {
       options_.engine, options_.cost, &time_,
       [this, index](const worker::StepReport& report) {
         OnReport(index, report);
-      });
+      },
+      [this](const worker::QueueNews& news) { OnQueueNews(news); });
   ++worker.epoch;
   worker.stream = next_stream_++;
   worker.kv_sequence = 0;
@@ -157,9 +160,10 @@ void SimulatedFleet::BeatOnce(int index) {
   const Worker& worker = workers_[static_cast<size_t>(index)];
   const worker::EngineLoad engine = worker.engine->load();
   router::ReplicaLoad load;
-  load.running_count = engine.running_sequences;
-  load.waiting_count = engine.waiting_sequences;
-  load.leased_blocks = engine.leased_blocks;
+  const worker::EngineLoad::Yielding& yielding = engine.yielding;
+  load.running_count = engine.running_sequences - yielding.running_sequences;
+  load.waiting_count = engine.waiting_sequences - yielding.waiting_sequences;
+  load.leased_blocks = engine.leased_blocks - yielding.leased_blocks;
   load.cached_blocks = engine.cached_blocks;
   load.queued_prefill_tokens = engine.queued_prefill_tokens;
   load.prefill_tokens_per_second =
@@ -178,6 +182,19 @@ void SimulatedFleet::OnReport(int index, const worker::StepReport& report) {
     OnFinish(event, index);
   }
   if (!report.errors.empty()) std::abort();  // no request here can fail
+}
+
+// The gateways hear of what waits.
+void SimulatedFleet::OnQueueNews(const worker::QueueNews& news) {
+  for (const worker::GroupId group : news.queued) {
+    time_.After(options_.network, [this, group] {
+      const auto it = request_of_.find(group);
+      if (it == request_of_.end()) return;
+      const size_t request = it->second;
+      gateways_[static_cast<size_t>(GatewayOf(request))].limiter.OnWaitAtWorker(
+          running_[request].ticket);
+    });
+  }
 }
 
 void SimulatedFleet::SendKvChanges(int index,
@@ -258,8 +275,8 @@ void SimulatedFleet::Arrive(size_t request) {
     admission.weight = options_.tenant_weights[tenant];
   }
   admission.priority = wanted.priority;
-  admission.cost =
-      static_cast<double>(wanted.prompt->size()) + wanted.output_tokens;
+  // Nobody knows how long an output will be; it is settled at the end.
+  admission.cost = static_cast<double>(wanted.prompt->size()) + kExpectedOutput;
   const auto ticket = gateway.limiter.Enqueue(admission, time_.Now());
   if (!ticket.ok()) {
     outcomes_[request].refused = true;
@@ -276,6 +293,8 @@ void SimulatedFleet::StartAdmitted(int gateway_index) {
   for (const gateway::TicketId id : gateway.limiter.Start(time_.Now())) {
     const size_t request = gateway.queued.at(id);
     gateway.queued.erase(id);
+    outcomes_[request].over_share = gateway.limiter.over_share(id);
+    outcomes_[request].start = time_.elapsed();
     Place(request);
   }
 }
@@ -325,6 +344,8 @@ void SimulatedFleet::OnPlaced(size_t request, int router,
                               const router::Placement& placement) {
   const int worker = WorkerIndex(placement.replica.worker_id);
   ++outcomes_[request].placements;
+  gateways_[static_cast<size_t>(GatewayOf(request))].limiter.OnPlaced(
+      placement.replica.worker_id, time_.Now());
   result_.placements.push_back({time_.elapsed(), router, worker});
   // The answer to the gateway and the submit to the worker.
   time_.After(options_.network * 2,
@@ -338,6 +359,7 @@ void SimulatedFleet::Submit(size_t request, int index) {
   worker::GroupRequest group;
   group.id = next_group_++;
   group.priority = wanted.priority;
+  group.over_share = outcomes_[request].over_share;
   group.prompt = wanted.prompt;
   worker::ChoiceStart& choice = group.choices.emplace_back();
   choice.output.assign(static_cast<size_t>(outcomes_[request].output_tokens),
@@ -368,8 +390,8 @@ void SimulatedFleet::OnToken(const worker::TokenEvent& event) {
   if (outcome.output_tokens++ > 0) return;
   outcome.first_token = time_.elapsed() + options_.network;
   const int gateway = GatewayOf(request);
-  gateways_[static_cast<size_t>(gateway)].limiter.Release(
-      running_[request].ticket);
+  gateways_[static_cast<size_t>(gateway)].limiter.OnFirstToken(
+      running_[request].ticket, time_.Now());
   StartAdmitted(gateway);
 }
 
@@ -390,7 +412,14 @@ void SimulatedFleet::LeaveWorker(size_t request) {
 }
 
 void SimulatedFleet::End(size_t request) {
-  outcomes_[request].end = time_.elapsed() + options_.network;
+  Outcome& outcome = outcomes_[request];
+  outcome.end = time_.elapsed() + options_.network;
+  gateway::Limiter& limiter =
+      gateways_[static_cast<size_t>(GatewayOf(request))].limiter;
+  const gateway::TicketId ticket = running_[request].ticket;
+  const auto prompt = static_cast<double>(trace_[request].prompt->size());
+  limiter.Settle(ticket, prompt + outcome.output_tokens, time_.Now());
+  limiter.Release(ticket);
   ++ended_;
 }
 
@@ -423,17 +452,10 @@ void SimulatedFleet::SampleLoad() {
 
 // --- Figures -----------------------------------------------------------------
 
-TtftFigures FiguresOf(const std::vector<Outcome>& outcomes,
-                      const std::function<bool(const Outcome&)>& passes) {
-  std::vector<double> seconds;
+namespace {
+
+TtftFigures FiguresOf(std::vector<double> seconds) {
   TtftFigures figures;
-  for (const Outcome& outcome : outcomes) {
-    if (outcome.first_token == absl::InfiniteDuration() || !passes(outcome)) {
-      continue;
-    }
-    seconds.push_back(absl::ToDoubleSeconds(outcome.ttft()));
-    figures.mean += seconds.back();
-  }
   if (seconds.empty()) return figures;
   std::sort(seconds.begin(), seconds.end());
   const auto at = [&](double share) {
@@ -441,11 +463,37 @@ TtftFigures FiguresOf(const std::vector<Outcome>& outcomes,
         share * static_cast<double>(seconds.size() - 1))];
   };
   figures.count = static_cast<int>(seconds.size());
-  figures.mean /= static_cast<double>(seconds.size());
+  figures.mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) /
+                 static_cast<double>(seconds.size());
   figures.p50 = at(0.5);
   figures.p90 = at(0.9);
   figures.p99 = at(0.99);
   return figures;
+}
+
+}  // namespace
+
+TtftFigures FiguresOf(const std::vector<Outcome>& outcomes,
+                      const std::function<bool(const Outcome&)>& passes) {
+  std::vector<double> seconds;
+  for (const Outcome& outcome : outcomes) {
+    if (outcome.first_token < absl::InfiniteDuration() && passes(outcome)) {
+      seconds.push_back(absl::ToDoubleSeconds(outcome.ttft()));
+    }
+  }
+  return FiguresOf(std::move(seconds));
+}
+
+TtftFigures CompletionFiguresOf(
+    const std::vector<Outcome>& outcomes,
+    const std::function<bool(const Outcome&)>& passes) {
+  std::vector<double> seconds;
+  for (const Outcome& outcome : outcomes) {
+    if (outcome.finished() && passes(outcome)) {
+      seconds.push_back(absl::ToDoubleSeconds(outcome.end - outcome.arrival));
+    }
+  }
+  return FiguresOf(std::move(seconds));
 }
 
 double IdealCapacity(const FleetOptions& options,

@@ -71,12 +71,14 @@ struct FleetOptions {
 // What became of a request of the trace.
 struct Outcome {
   absl::Duration arrival;
+  absl::Duration start = absl::InfiniteDuration();  // left the gateway's queue
   absl::Duration first_token = absl::InfiniteDuration();
   absl::Duration end = absl::InfiniteDuration();
   int32_t tenant = 0;
   int32_t output_tokens = 0;  // received, each position once
   int placements = 0;
-  bool refused = false;  // by admission
+  bool over_share = false;  // as its worker was told
+  bool refused = false;     // by admission
   absl::Duration retry_after;
 
   absl::Duration ttft() const { return first_token - arrival; }
@@ -148,6 +150,7 @@ class SimulatedFleet {
   void Beat(int index, int64_t stream);
   void BeatOnce(int index);
   void OnReport(int index, const worker::StepReport& report);
+  void OnQueueNews(const worker::QueueNews& news);
   void SendKvChanges(int index, const worker::KvChanges& changes);
   void Apply(const Fault& fault);
   void KillWorker(int index);
@@ -202,6 +205,10 @@ struct TtftFigures {
 // Of the outcomes that pass, those with a first token.
 TtftFigures FiguresOf(const std::vector<Outcome>& outcomes,
                       const std::function<bool(const Outcome&)>& passes);
+// The same of the time from arrival to end, of those that have ended.
+TtftFigures CompletionFiguresOf(
+    const std::vector<Outcome>& outcomes,
+    const std::function<bool(const Outcome&)>& passes);
 
 // Requests per second that `workers` can take at most, were every shared part
 // in every cache: prefill and decode time by the cost model, with as many

@@ -44,19 +44,25 @@ absl::StatusOr<worker::StepResult> CostedRunner::Collect() {
 
 SimulatedWorker::SimulatedWorker(const worker::EngineOptions& options,
                                  const StepCost& cost, VirtualTime* time,
-                                 OnReport on_report)
-    : time_(*time), on_report_(std::move(on_report)), runner_(cost) {
+                                 OnReport on_report, OnNews on_news)
+    : time_(*time),
+      on_report_(std::move(on_report)),
+      on_news_(std::move(on_news)),
+      runner_(cost) {
   auto engine = worker::Engine::Create(options, &runner_, this, time);
   if (!engine.ok()) std::abort();
   engine_ = *std::move(engine);
 }
 
 absl::Status SimulatedWorker::Submit(worker::GroupRequest request) {
-  const auto tokens = static_cast<int64_t>(
-      request.prompt->size() + request.choices.front().output.size());
+  const Submitted submitted = {
+      .tokens = worker::WaitFor(
+          request, static_cast<int64_t>(request.prompt->size() +
+                                        request.choices.front().output.size())),
+      .over_share = request.over_share};
   const absl::Status status = engine_->Submit(std::move(request));
   if (!status.ok()) return status;
-  unreported_.push_back(tokens);
+  unreported_.push_back(submitted);
   Wake();
   return status;
 }
@@ -97,9 +103,10 @@ void SimulatedWorker::Step() {
 
 worker::EngineLoad SimulatedWorker::load() const {
   worker::EngineLoad load = load_;
-  for (const int64_t tokens : unreported_) {
+  for (const Submitted& submitted : unreported_) {
     ++load.waiting_sequences;
-    load.queued_prefill_tokens += tokens;
+    load.yielding.waiting_sequences += submitted.over_share ? 1 : 0;
+    load.queued_prefill_tokens += submitted.tokens;
   }
   return load;
 }

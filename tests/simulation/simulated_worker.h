@@ -46,10 +46,12 @@ class CostedRunner final : public worker::ModelRunner {
 class SimulatedWorker final : public worker::EngineSink {
  public:
   using OnReport = std::function<void(const worker::StepReport&)>;
+  using OnNews = std::function<void(const worker::QueueNews&)>;
 
-  // `time` must outlive it; `on_report` gets each step's report at its end.
+  // `time` must outlive it; `on_report` gets each step's report at its end,
+  // `on_news` at its beginning who waits.
   SimulatedWorker(const worker::EngineOptions& options, const StepCost& cost,
-                  VirtualTime* time, OnReport on_report);
+                  VirtualTime* time, OnReport on_report, OnNews on_news);
 
   absl::Status Submit(worker::GroupRequest request);
   void Cancel(worker::GroupId id);
@@ -71,6 +73,7 @@ class SimulatedWorker final : public worker::EngineSink {
   void Emit(const worker::StepReport& report) override {
     reports_.push_back(report);
   }
+  void OnQueue(const worker::QueueNews& news) override { on_news_(news); }
 
  private:
   void Wake();
@@ -79,6 +82,7 @@ class SimulatedWorker final : public worker::EngineSink {
 
   VirtualTime& time_;
   const OnReport on_report_;
+  const OnNews on_news_;
   CostedRunner runner_;
   std::unique_ptr<worker::Engine> engine_;
   // Outlives the worker in events that are still to come.
@@ -86,8 +90,12 @@ class SimulatedWorker final : public worker::EngineSink {
   bool awake_ = false;
   std::vector<worker::StepReport> reports_;  // of the step under way
   worker::EngineLoad load_;
-  std::vector<int64_t> unreported_;  // tokens of submits after the last report
-  size_t taken_count_ = 0;           // of them, by the step under way
+  struct Submitted {
+    int64_t tokens = 0;  // as WaitFor counts
+    bool over_share = false;
+  };
+  std::vector<Submitted> unreported_;  // after the last report
+  size_t taken_count_ = 0;             // of them, by the step under way
   int64_t step_count_ = 0;
   int64_t prefill_tokens_ = 0;
   int64_t cached_tokens_ = 0;

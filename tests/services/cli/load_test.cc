@@ -149,13 +149,14 @@ TEST(LoadRunnerTest, FailuresAreCountedByReason) {
   client.refused_length = 10;
   LoadPlanOptions options = Options();
   options.prompt_tokens = {10, 10};
-  const LoadReport report =
-      MakeLoadReport(RunLoad(options, /*concurrency=*/4, client, clock));
+  const LoadResult result = RunLoad(options, /*concurrency=*/4, client, clock);
+  const LoadReport report = MakeLoadReport(result);
   EXPECT_EQ(report.failed, 100);
   EXPECT_EQ(report.failures.at("QUEUE_FULL"), 100);
   EXPECT_EQ(report.first_token.p50_ms, 0);
-  const auto json = ParseJson(ToJson(report));
+  const auto json = ParseJson(ToJson(report, result.outcomes));
   EXPECT_EQ(json["failures"]["QUEUE_FULL"], 100);
+  EXPECT_EQ(json["requests"][99]["failed"], "QUEUE_FULL");
   EXPECT_THAT(ToText(report), HasSubstr("failed with QUEUE_FULL: 100"));
 }
 
