@@ -27,7 +27,7 @@ std::vector<size_t> CacheAwarePolicy::Rank(const PlacementQuery& query,
                                            const CandidateTable& candidates,
                                            size_t most) {
   const bool unbalanced = IsUnbalanced(candidates);
-  return RankByScore(candidates, turn_++, most, [&](size_t i) {
+  return RankByScore(candidates, turns_.Next(), most, [&](size_t i) {
     const Candidate& c = candidates[i];
     // Last, the smaller cache.
     return std::tuple(unbalanced ? 0 : -c.matched_blocks, c.sequence_count(),

@@ -7,10 +7,12 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_CACHE_AWARE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "services/router/policy.h"
+#include "services/router/policy_turns.h"
 
 namespace caravan::router {
 
@@ -21,8 +23,9 @@ struct CacheAwareOptions {
 
 class CacheAwarePolicy final : public Policy {
  public:
-  explicit CacheAwarePolicy(const CacheAwareOptions& options = {})
-      : options_(options) {}
+  explicit CacheAwarePolicy(uint64_t seed,
+                            const CacheAwareOptions& options = {})
+      : options_(options), turns_(seed) {}
 
   std::string_view name() const override { return "cache_aware"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
@@ -33,7 +36,7 @@ class CacheAwarePolicy final : public Policy {
   bool IsUnbalanced(const CandidateTable& candidates) const;
 
   const CacheAwareOptions options_;
-  size_t turn_ = 0;
+  PolicyTurns turns_;
 };
 
 }  // namespace caravan::router

@@ -117,7 +117,7 @@ std::vector<size_t> CostPolicy::Rank(const PlacementQuery& query,
                                      const CandidateTable& candidates,
                                      size_t most) {
   FillCosts(query, candidates);
-  const std::vector<size_t> order = LeastOf(costs_, turn_++, most);
+  const std::vector<size_t> order = LeastOf(costs_, turns_.Next(), most);
   if (!order.empty()) NoteWork(query, candidates[order.front()]);
   return order;
 }

@@ -17,20 +17,24 @@
 // the cache saves all. High priorities ask for their own first token alone (L
 // is 0); for low ones the second term counts twice.
 //
-// Ties go round.
+// Ties are drawn.
 #ifndef CARAVAN_SERVICES_ROUTER_POLICY_COST_H_
 #define CARAVAN_SERVICES_ROUTER_POLICY_COST_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "services/router/policy.h"
+#include "services/router/policy_turns.h"
 
 namespace caravan::router {
 
 class CostPolicy final : public Policy {
  public:
+  explicit CostPolicy(uint64_t seed) : turns_(seed) {}
+
   std::string_view name() const override { return "cost"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
                            const CandidateTable& candidates,
@@ -42,7 +46,7 @@ class CostPolicy final : public Policy {
   void FillCosts(const PlacementQuery& query, const CandidateTable& candidates);
   void NoteWork(const PlacementQuery& query, const Candidate& chosen);
 
-  size_t turn_ = 0;
+  PolicyTurns turns_;
   float mean_work_tokens_ = 512;  // uncached, of recent placements
   std::vector<float> costs_;      // of the placement under way, by row
 };

@@ -24,15 +24,15 @@ const std::vector<std::string_view>& PolicyNames() {
 
 absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(std::string_view name,
                                                    uint64_t seed) {
-  if (name == "cost") return std::make_unique<CostPolicy>();
-  if (name == "round_robin") return std::make_unique<RoundRobinPolicy>();
-  if (name == "least_load") return std::make_unique<LeastLoadPolicy>();
+  if (name == "cost") return std::make_unique<CostPolicy>(seed);
+  if (name == "round_robin") return std::make_unique<RoundRobinPolicy>(seed);
+  if (name == "least_load") return std::make_unique<LeastLoadPolicy>(seed);
   if (name == "power_of_two") return std::make_unique<PowerOfTwoPolicy>(seed);
   if (name == "consistent_hash") {
     return std::make_unique<ConsistentHashPolicy>();
   }
-  if (name == "cache_aware") return std::make_unique<CacheAwarePolicy>();
-  if (name == "overlap_cost") return std::make_unique<OverlapCostPolicy>();
+  if (name == "cache_aware") return std::make_unique<CacheAwarePolicy>(seed);
+  if (name == "overlap_cost") return std::make_unique<OverlapCostPolicy>(seed);
   std::string known;
   for (const std::string_view one : PolicyNames()) {
     StrAppend(&known, known.empty() ? "" : ", ", one);

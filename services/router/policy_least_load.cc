@@ -7,7 +7,7 @@ namespace caravan::router {
 std::vector<size_t> LeastLoadPolicy::Rank(const PlacementQuery& query,
                                           const CandidateTable& candidates,
                                           size_t most) {
-  return RankByScore(candidates, turn_++, most,
+  return RankByScore(candidates, turns_.Next(), most,
                      [&](size_t i) { return candidates[i].sequence_count(); });
 }
 

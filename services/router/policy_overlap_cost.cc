@@ -9,7 +9,7 @@ namespace caravan::router {
 std::vector<size_t> OverlapCostPolicy::Rank(const PlacementQuery& query,
                                             const CandidateTable& candidates,
                                             size_t most) {
-  return RankByScore(candidates, turn_++, most, [&](size_t i) {
+  return RankByScore(candidates, turns_.Next(), most, [&](size_t i) {
     const Candidate& c = candidates[i];
     const double block_size = c.block_size;
     const double active_prefill =

@@ -5,10 +5,12 @@
 #define CARAVAN_SERVICES_ROUTER_POLICY_OVERLAP_COST_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "services/router/policy.h"
+#include "services/router/policy_turns.h"
 
 namespace caravan::router {
 
@@ -18,8 +20,9 @@ struct OverlapCostOptions {
 
 class OverlapCostPolicy final : public Policy {
  public:
-  explicit OverlapCostPolicy(const OverlapCostOptions& options = {})
-      : options_(options) {}
+  explicit OverlapCostPolicy(uint64_t seed,
+                             const OverlapCostOptions& options = {})
+      : options_(options), turns_(seed) {}
 
   std::string_view name() const override { return "overlap_cost"; }
   std::vector<size_t> Rank(const PlacementQuery& query,
@@ -28,7 +31,7 @@ class OverlapCostPolicy final : public Policy {
 
  private:
   const OverlapCostOptions options_;
-  size_t turn_ = 0;
+  PolicyTurns turns_;
 };
 
 }  // namespace caravan::router

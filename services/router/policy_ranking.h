@@ -59,8 +59,7 @@ class LeastList {
 };
 
 // The `most` available candidates with the least score(index), ascending.
-// Equal ones come in turn: they are rotated by `turn`, so that none of them is
-// always first.
+// Equal ones are rotated by `turn`, so that none of them is always first.
 template <typename Score>
 std::vector<size_t> RankByScore(const CandidateTable& candidates, size_t turn,
                                 size_t most, Score score) {

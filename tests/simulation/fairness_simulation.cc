@@ -74,8 +74,8 @@ int main(int argc, char** argv) {
   options.gateways = 1;
   options.engine.max_prefill_tokens = 128;  // as workers have it
   options.engine.max_running = argc > 3 ? std::atoi(argv[3]) : 32;
-  options.policy = [](uint64_t) {
-    return std::make_unique<caravan::router::CostPolicy>();
+  options.policy = [](uint64_t seed) {
+    return std::make_unique<caravan::router::CostPolicy>(seed);
   };
   const int requests = argc > 1 ? std::atoi(argv[1]) : 2000;
   const uint64_t seed = argc > 4 ? std::strtoull(argv[4], nullptr, 10) : 5;

@@ -37,11 +37,11 @@ struct Contender {
 // The published ones with their default first and four settings around it.
 std::vector<Contender> Contenders() {
   std::vector<Contender> all;
-  all.push_back({"cost", "default", [](uint64_t) {
-                   return std::make_unique<router::CostPolicy>();
+  all.push_back({"cost", "default", [](uint64_t seed) {
+                   return std::make_unique<router::CostPolicy>(seed);
                  }});
-  all.push_back({"round_robin", "default", [](uint64_t) {
-                   return std::make_unique<router::RoundRobinPolicy>();
+  all.push_back({"round_robin", "default", [](uint64_t seed) {
+                   return std::make_unique<router::RoundRobinPolicy>(seed);
                  }});
   const std::vector<router::CacheAwareOptions> thresholds = {
       {32, 1.1}, {4, 1.1}, {8, 1.1}, {16, 1.1}, {64, 1.5}};
@@ -49,14 +49,14 @@ std::vector<Contender> Contenders() {
     all.push_back(
         {"cache_aware",
          StrCat(options.absolute_threshold, "/", options.relative_threshold),
-         [options](uint64_t) {
-           return std::make_unique<router::CacheAwarePolicy>(options);
+         [options](uint64_t seed) {
+           return std::make_unique<router::CacheAwarePolicy>(seed, options);
          }});
   }
   for (const double scale : {1.0, 0.5, 2.0, 4.0, 16.0}) {
-    all.push_back({"overlap_cost", StrCat(scale), [scale](uint64_t) {
+    all.push_back({"overlap_cost", StrCat(scale), [scale](uint64_t seed) {
                      return std::make_unique<router::OverlapCostPolicy>(
-                         router::OverlapCostOptions{scale});
+                         seed, router::OverlapCostOptions{scale});
                    }});
   }
   return all;
@@ -123,6 +123,7 @@ int main(int argc, char** argv) {
   if (argc > 1) requests = std::atoi(argv[1]);
   if (argc > 2) options.workers = std::atoi(argv[2]);
   if (argc > 3) options.routers = std::atoi(argv[3]);
+  options.gateways = std::max(options.gateways, options.routers);
   if (argc > 4) options.seed = static_cast<uint64_t>(std::atoll(argv[4]));
   if (requests < 1 || options.workers < 1 || options.routers < 1) {
     std::cerr << "fleet_simulation [REQUESTS] [WORKERS] [ROUTERS] [SEED]\n";
