@@ -24,6 +24,8 @@ ROUND = sum(SHARES.values())
 HIT_SEQUENCES = 8
 # Tokens that come so soon after a kill may be from before it, in seconds.
 ON_THE_WAY = 0.2
+# Longer than this beyond its time and a coroutine was held up, in seconds.
+TICK = 0.005
 # How long a victim may have less than HIT_SEQUENCES, in seconds.
 BUSY_PATIENCE = 3
 
@@ -120,6 +122,7 @@ class Chaos:
         self.last_kill = 0.0  # of a worker
         self.running = {}  # time of the last token by number of the stream
         self.arrivals = {}  # times of tokens by request id and choice
+        self.stalls = []  # (begin, end) of when this process stood still
 
     async def run(self):
         await choose_stop_texts(self.fleet.http, self.requests, self.width)
@@ -129,7 +132,7 @@ class Chaos:
         self.expected = [outcome.facts() for outcome in outcomes]
         before = resumes_of(self.fleet)
         log_begin = len(self.fleet.gateway.log())
-        await asyncio.gather(self.kill_all_the_time(),
+        await asyncio.gather(self.kill_all_the_time(), self.watch_the_clock(),
                              *[self.keep_streaming()
                                for _ in range(self.width)])
         self.report.resumes = resumes_of(self.fleet) - before
@@ -139,7 +142,7 @@ class Chaos:
         return self.report
 
     def read_trail(self):
-        trail = Trail(self.fleet)
+        trail = Trail(self.fleet, self.stalls)
         for request_id, arrivals in self.arrivals.items():
             trail.add_arrivals(request_id, arrivals)
         self.report.trails.append(trail.facts())
@@ -199,6 +202,14 @@ class Chaos:
             restarts.append(loop.run_in_executor(None, member.start))
         await asyncio.gather(*restarts)
         self.over.set()
+
+    async def watch_the_clock(self):
+        """Many clients share one thread, and a machine with the fleet."""
+        while not self.over.is_set():
+            due = time.time() + TICK
+            await asyncio.sleep(TICK)
+            if (now := time.time()) > due + TICK:
+                self.stalls.append((due, now))
 
     async def all_go_on(self):
         """Until every stream that lived through the last kill of a worker has

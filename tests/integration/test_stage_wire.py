@@ -27,6 +27,10 @@ def lost(worker):
     return worker.metrics().sum("caravan_worker_chains_lost_total")
 
 
+def chains_formed(worker):
+    return worker.log().count("event=chain_formed")
+
+
 async def stream_all(fleet, on_tokens=None):
     return await asyncio.gather(*[
         stream_completion(fleet.http, body_of(seed), on_tokens=on_tokens)
@@ -101,6 +105,29 @@ def test_a_link_that_breaks_ends_the_epoch_and_no_stream(start_fleet, fault):
         return lost(fleet.members["worker-2"]) >= 1
 
     run_fault(start_fleet, fault, seen)
+
+
+def test_a_stale_epoch_is_refused_and_no_stream_notices(start_fleet):
+    """Another first stage takes the later one away, and is gone again."""
+    fleet = start_fleet(workers=1, chains=[2])
+    first = fleet.members["worker-2"]
+
+    def told_of_another_epoch():
+        return "the chain has a new epoch" in first.log()
+
+    async def run():
+        expected = facts_of(await stream_all(fleet))
+        streams = asyncio.create_task(stream_all(fleet))
+        rival = await asyncio.to_thread(fleet.add, "rival", first.binary,
+                                        first.flags)
+        await until(told_of_another_epoch)
+        await asyncio.to_thread(rival.kill)
+        assert facts_of(await streams) == expected
+        await asyncio.to_thread(wait_for, lambda: chains_formed(first) >= 2)
+        await asyncio.to_thread(fleet.await_replicas, 2)
+        assert facts_of(await stream_all(fleet)) == expected
+
+    asyncio.run(run())
 
 
 async def until(condition):

@@ -105,8 +105,11 @@ class Trail:
     one of an unbroken sequence, each life begins where the gateway was, and
     no sequence took more than its tokens need."""
 
-    def __init__(self, fleet):
+    def __init__(self, fleet, stalls=()):
+        """`stalls`: (begin, end) of when the clients' process stood still, in
+        order."""
         self.problems = []
+        self._stalls = stalls
         self.lives = 0
         self.resumed = 0     # lives that went on with a request's output
         self.cut = 0         # choices that were running when they were killed
@@ -115,6 +118,7 @@ class Trail:
         self.known_ms = []   # from emission to the client, where it is known
         self.had = 0         # of those emitted 50 ms before a kill and earlier
         self.late = 0        # ... how many came to the client after the kill
+        self.owed = 0        # ... though it did not stand still meanwhile
         self._resumes = resumes_of_log(fleet.gateway.log())
         self.requests = lives_of_fleet(fleet)
         for lives in self.requests.values():
@@ -195,7 +199,15 @@ class Trail:
             self.known_ms.append(1e3 * (times[position] - emitted_at))
             if age_ms > ON_THE_WAY_MS:
                 self.had += 1
-                self.late += times[position] > killed_at
+                self._add_late(emitted_at, times[position], killed_at)
+
+    def _add_late(self, emitted_at, had_at, killed_at):
+        if had_at <= killed_at:
+            return
+        self.late += 1
+        stood = sum(max(0, min(end, had_at) - max(begin, emitted_at))
+                    for begin, end in self._stalls)
+        self.owed += 1e3 * (had_at - emitted_at - stood) > ON_THE_WAY_MS
 
     def facts(self):
         known = sorted(self.known_ms) or [0]
@@ -205,4 +217,5 @@ class Trail:
                 "to_client_p50_ms": round(known[len(known) // 2], 1),
                 "to_client_p99_ms": round(known[len(known) * 99 // 100], 1),
                 "older_than_50_ms": self.had,
-                "of_these_after_the_kill": self.late}
+                "of_these_after_the_kill": self.late,
+                "of_these_while_clients_ran": self.owed}
