@@ -14,8 +14,8 @@ namespace {
 // A block that does not fit makes somebody recompute it, and wait.
 constexpr float kPressureWeight = 4;
 // A sequence that waits for a place in the running set waits for another to
-// end: about what a prompt of 1,024 tokens costs.
-constexpr float kQueueBlocks = 64;
+// end: about what a prompt of 512 tokens costs.
+constexpr float kQueueBlocks = 32;
 // Reading a block of context in a step against computing it, times the steps
 // that a prefill lasts; it mostly tells equals apart.
 constexpr float kDecodeWeight = 0.02f;
