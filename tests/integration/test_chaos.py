@@ -67,3 +67,5 @@ def test_no_stream_is_lost_or_doubled_in_two_minutes_of_kills(start_fleet,
     for kind in SHARES:
         assert total.kills[kind] >= 2, kind
     assert total.hits >= 40
+    for trail in total.trails:
+        assert trail["of_these_while_clients_ran"] == 0
